@@ -1,0 +1,51 @@
+"""Evaluation over enumerated windows: each window once, so that T counts unique bars.
+
+RLlib may run a window twice (a restarted runner, a longer evaluation than there are windows) or miss one;
+both are counted, and of a repeated window one episode is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from drl_ray_tracking.episodes import EpisodeSummary
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An episode's summary and the market window it ran over ('' where the environment names none)."""
+
+    summary: EpisodeSummary
+    window: str
+
+    @property
+    def key(self) -> str:
+        """What its series is found by."""
+        return f"{self.window}#{self.summary.order_key.hex()}"
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The episodes an evaluation counts, in canonical order, and what was not as it should be."""
+
+    summaries: list[EpisodeSummary]
+    keys: list[str]
+    repeated: int
+    missing: int
+
+
+def one_per_window(measured: Sequence[Measured], *, expected: int | None) -> Windows:
+    """Keeps one episode per named window and every episode without one.
+
+    Args:
+        measured: the episodes, in any order; which of a repeated window's is kept does not depend on it.
+        expected: how many windows there are, where that is known.
+    """
+    ordered = sorted(measured, key=lambda item: (item.window, item.summary.order_key))
+    kept: list[Measured] = []
+    for item in ordered:
+        if not item.window or not kept or kept[-1].window != item.window:
+            kept.append(item)
+    missing = max(0, expected - len(kept)) if expected is not None else 0
+    return Windows([item.summary for item in kept], [item.key for item in kept], len(ordered) - len(kept), missing)

@@ -1,0 +1,277 @@
+"""THE vocabulary: names of metrics, tags, parameters and files, and how one name becomes another.
+
+Everything that crosses a room goes by a name from here: the capture side writes Tune result paths, the
+tracking side publishes MLflow names, the analysis side accepts either. Pure standard library.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from typing import Any, Final
+
+# --- keys of a Tune result that RLlib writes -----------------------------------------------------------
+ENV_RUNNERS: Final = "env_runners"
+EVALUATION: Final = "evaluation"
+LEARNERS: Final = "learners"
+LIFETIME_STEPS: Final = "num_env_steps_sampled_lifetime"
+ITERATION: Final = "training_iteration"
+
+# --- keys of a Tune result that the capture side writes ------------------------------------------------
+TRANSPORT: Final = "drl_transport"  # records on their way to the Algorithm process; never in a result
+SUMMARIES: Final = "summaries"
+SERIES: Final = "series"
+CARRY: Final = "drl_objective_carry"
+CAPTURE_ERRORS: Final = "capture/errors"
+OBJECTIVE_STATE: Final = "objective_state"
+EVALUATED: Final = "evaluated"
+WEIGHTS_STEP: Final = "weights_step"
+
+OBJECTIVE_NONE: Final = 0.0
+OBJECTIVE_FRESH: Final = 1.0
+OBJECTIVE_CARRIED: Final = 2.0
+OBJECTIVE_UNDEFINED: Final = 3.0
+
+# --- MLflow tags ---------------------------------------------------------------------------------------
+TAG_ROLE: Final = "drl.role"  # "sweep" on the parent, "trial" on a child, "manual" from ExperimentService
+TAG_SWEEP_ID: Final = "drl.sweep_id"
+TAG_TRIAL_ID: Final = "drl.trial_id"
+TAG_EPOCH: Final = "drl.epoch"
+TAG_ATTEMPTS: Final = "drl.attempts"
+TAG_CONFIG_HASH: Final = "drl.config_hash"
+TAG_SEED: Final = "drl.seed"
+TAG_ALGORITHM: Final = "drl.algorithm"
+TAG_ENV: Final = "drl.env"
+TAG_SYMBOLS: Final = "drl.symbols"
+TAG_TIMEFRAME: Final = "drl.timeframe"
+TAG_DATA_DIGEST: Final = "drl.data_digest"
+TAG_WINDOW_ID: Final = "drl.window_id"
+TAG_CAPTURE: Final = "drl.capture"
+TAG_RAY_VERSION: Final = "drl.ray_version"
+TAG_JOB_ID: Final = "drl.job_id"
+TAG_SUBMISSION_ID: Final = "drl.submission_id"
+TAG_NODE: Final = "drl.node"
+TAG_CLUSTER: Final = "drl.cluster_resources"
+TAG_STORAGE: Final = "drl.storage_path"
+TAG_OBJECTIVE: Final = "drl.objective"
+TAG_OBJECTIVE_MODE: Final = "drl.objective_mode"
+TAG_PERIODS_PER_YEAR: Final = "drl.periods_per_year"
+TAG_END_REASON: Final = "drl.end_reason"
+TAG_ERROR: Final = "drl.error"
+TAG_DEGRADED: Final = "tracking.degraded"
+ROLE_SWEEP: Final = "sweep"
+ROLE_TRIAL: Final = "trial"
+ROLE_MANUAL: Final = "manual"
+
+# --- files -----------------------------------------------------------------------------------------------
+IDENTITY_FILE: Final = "drl_sweep.json"  # in Tune's experiment directory
+SERIES_DIR: Final = "drl_series"  # in a trial's storage: one Parquet file per evaluation
+SERIES_ARTIFACT: Final = "series"  # the same files, as artifacts of the run
+CONFIG_ARTIFACT: Final = "config.json"
+DIFF_ARTIFACT: Final = "git.diff"
+ERROR_ARTIFACT: Final = "error.txt"
+
+DEFAULT_METRIC: Final = "eval/trading/sharpe"
+
+_LEARNER_RENAMES: Final[Mapping[str, str]] = {
+    "vf_loss": "value_loss",
+    "vf_loss_unclipped": "value_loss_unclipped",
+    "vf_explained_var": "value_explained_variance",
+    "mean_kl_loss": "kl",
+    "curr_kl_coeff": "kl_coefficient",
+    "curr_entropy_coeff": "entropy_coefficient",
+    "default_optimizer_learning_rate": "learning_rate",
+    "gradients_default_optimizer_global_norm": "gradient_norm",
+    "qf_mean": "q_mean",
+    "qf_loss": "q_loss",
+}
+_LEARNER_KEPT: Final = frozenset(
+    {
+        *_LEARNER_RENAMES,
+        "total_loss",
+        "policy_loss",
+        "entropy",
+        "mean_pi_loss",
+        "mean_vf_loss",
+        "td_error_mean",
+        "alpha_loss",
+        "alpha_value",
+        "critic_loss",
+        "actor_loss",
+    }
+)
+USER_GROUP: Final = "user"
+CAPTURED_GROUPS: Final = ("episode", "trading", "action", "reward", "undefined", "capture", USER_GROUP)
+_TOP_LEVEL: Final[Mapping[str, str]] = {
+    ITERATION: "progress/iteration",
+    "time_total_s": "progress/wall_time_s",
+    LIFETIME_STEPS: "progress/env_steps",
+    OBJECTIVE_STATE: "progress/objective_state",
+    "time_this_iter_s": "perf/iteration_time_s",
+    "timers/env_runner_sampling_timer": "perf/sampling_time_s",
+    "timers/learner_update_timer": "perf/learner_update_time_s",
+    "timers/evaluation_iteration": "perf/evaluation_time_s",
+    "env_runners/num_env_steps_sampled_lifetime_throughput/throughput_since_last_reduce": "perf/env_steps_per_s",
+    "env_runners/num_episodes_lifetime": "progress/episodes",
+    "evaluation/weights_step": "eval/weights_step",
+    "evaluation/windows_missing": "eval/windows_missing",
+    "evaluation/windows_repeated": "eval/windows_repeated",
+    "fault_tolerance/num_remote_worker_restarts": "perf/env_runner_restarts",
+}
+# RLlib's own means of means, published only where no exact episode statistics exist.
+_RLLIB_FALLBACK: Final = (
+    "episode_return_mean",
+    "episode_return_max",
+    "episode_return_min",
+    "episode_len_mean",
+)
+
+
+def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields (slash-joined path, leaf) for every leaf of a nested mapping, in its own order."""
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            yield from flatten(value, f"{prefix}{key}/")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def nest(target: dict[str, Any], path: str, value: Any) -> None:
+    """Sets the leaf at a slash-joined path, creating the mappings on the way."""
+    *parents, leaf = path.split("/")
+    for parent in parents:
+        target = target.setdefault(parent, {})
+    target[leaf] = value
+
+
+@lru_cache(maxsize=8192)
+def published_name(path: str) -> str | None:
+    """Returns the MLflow name of an RLlib result path, or None for a key nobody reads.
+
+    The allow-list is the vocabulary itself: tens of names out of several hundred keys.
+    """
+    direct = _TOP_LEVEL.get(path)
+    if direct is not None:
+        return direct
+    parts = path.split("/")
+    if parts[0] == LEARNERS and len(parts) == 3:
+        module, key = parts[1], parts[2]
+        if key in _LEARNER_KEPT:
+            return f"learner/{module}/{_LEARNER_RENAMES.get(key, key)}"
+        return None
+    for prefix, group in ((f"{ENV_RUNNERS}/", "train"), (f"{EVALUATION}/{ENV_RUNNERS}/", "eval")):
+        if path.startswith(prefix):
+            rest = path[len(prefix) :]
+            if rest.split("/", 1)[0] in CAPTURED_GROUPS:
+                return f"{group}/{rest}"
+            if rest in _RLLIB_FALLBACK:
+                return f"{group}/rllib/{rest}"
+            return None
+    return None
+
+
+def tune_path(name: str) -> str:
+    """Returns the Tune result path of a metric given by either of its names.
+
+    `eval/trading/sharpe` and `evaluation/env_runners/trading/sharpe` are the same KPI; a name that is
+    in neither form is returned as it is, so that other trainables' own keys keep working.
+    """
+    group, _, rest = name.partition("/")
+    if group in ("train", "eval") and rest:
+        for path, published in _TOP_LEVEL.items():
+            if published == name:
+                return path
+        rest = rest.removeprefix("rllib/")
+        return f"{ENV_RUNNERS}/{rest}" if group == "train" else f"{EVALUATION}/{ENV_RUNNERS}/{rest}"
+    for path, published in _TOP_LEVEL.items():
+        if published == name:
+            return path
+    if group == "learner":
+        module, _, key = rest.partition("/")
+        for original, renamed in _LEARNER_RENAMES.items():
+            if renamed == key:
+                key = original
+        return f"{LEARNERS}/{module}/{key}"
+    return name
+
+
+def mlflow_name(name: str) -> str:
+    """Returns the MLflow name of a metric given by either of its names (see `tune_path`)."""
+    return published_name(name) or name
+
+
+def is_rllib_result(result: Mapping[str, Any]) -> bool:
+    """Tells whether a Tune result comes from an RLlib Algorithm on the new API stack."""
+    return LIFETIME_STEPS in result and (ENV_RUNNERS in result or LEARNERS in result)
+
+
+def selected(name: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
+    """Tells whether a metric name passes the include and exclude globs; no include means everything."""
+    if include and not any(fnmatchcase(name, pattern) for pattern in include):
+        return False
+    return not any(fnmatchcase(name, pattern) for pattern in exclude)
+
+
+_ILLEGAL = re.compile(r"[^\w\-.:/ ]")
+_MAX_KEY = 250
+
+
+@lru_cache(maxsize=8192)
+def legal_metric_name(name: str) -> str:
+    """Returns a name MLflow accepts; reversible by `original_metric_name` unless it had to be cut.
+
+    An illegal character becomes `_xHH_` (its code point in hexadecimal), and so do a literal `_x`, an
+    empty path part and `.` or `..` as a path part, which MLflow refuses.
+    """
+    if not _ILLEGAL.search(name) and "_x" not in name and "//" not in name and "." not in name:
+        legal = name
+    else:
+        escaped = re.sub(r"_(?=x[0-9a-f]+_)", "_x5f_", name)
+        escaped = _ILLEGAL.sub(lambda match: f"_x{ord(match.group()):x}_", escaped)
+        parts = [part.replace(".", "_x2e_") if set(part) == {"."} else part for part in escaped.split("/")]
+        legal = "/".join(part or "_x_" for part in parts)
+    legal = legal.strip() or "_x_"
+    if len(legal) > _MAX_KEY:
+        legal = f"{legal[: _MAX_KEY - 9]}-{hash_text(name):08x}"
+    return legal
+
+
+def original_metric_name(legal: str) -> str:
+    """Returns the name `legal_metric_name` was given."""
+    restored = re.sub(r"_x([0-9a-f]+)_", lambda match: chr(int(match.group(1), 16)), legal)
+    return restored.replace("_x_", "")
+
+
+def hash_text(text: str) -> int:
+    """Returns a 32-bit hash of a text that is the same in every process (`hash()` is salted)."""
+    value = 2166136261
+    for byte in text.encode("utf-8", "surrogatepass"):
+        value = ((value ^ byte) * 16777619) & 0xFFFFFFFF
+    return value
+
+
+def finite(value: Any) -> float | None:
+    """Returns the value as a finite float, or None for anything else (bool counts as 0 or 1)."""
+    if isinstance(value, (bool, int, float)):
+        try:
+            number = float(value)
+        except OverflowError:
+            return None
+    elif hasattr(value, "dtype") and getattr(value, "ndim", 1) == 0:
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            return None
+    else:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def suggestion(given: str, allowed: list[str] | tuple[str, ...]) -> str:
+    """Returns ' (did you mean X?)' for a near miss, else an empty string."""
+    close = get_close_matches(given, list(allowed), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""

@@ -1,0 +1,352 @@
+"""The Tune callback: every event becomes one INSERT into the journal, and a process of its own delivers.
+
+A drop-in for Ray's `MLflowLoggerCallback` that uses none of its logging: that one blocks Tune's loop for
+seconds per result, falls back to the global fluent run, and ends every trial at one server error. Nothing
+here may raise into Tune, except for set-up errors of the user's own making, before training.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, ParamSpec
+
+from ray.air.integrations.mlflow import MLflowLoggerCallback
+
+from drl_ray_tracking import names
+from drl_ray_tracking.errors import ConfigurationError
+from drl_ray_tracking.tracking import courier, events
+from drl_ray_tracking.tracking.identity import (
+    SweepIdentity,
+    claim_sweep,
+    context_tags,
+    identify_trial,
+    working_diff,
+)
+from drl_ray_tracking.tracking.metrics import MetricSelection, NameMode, result_step
+from drl_ray_tracking.tracking.parameters import config_hash, identifying_parameters, jsonable
+from drl_ray_tracking.tracking.redaction import known_secrets, redact
+from drl_ray_tracking.tracking.spool import Spool
+from drl_ray_tracking.tracking.storage import storage_uri
+from drl_ray_tracking.tracking.target import resolve_target
+
+_log = logging.getLogger(__name__)
+_P = ParamSpec("_P")
+RUN_NAME: Final = "{algorithm}-{market}-{timeframe}-{seed}-{hash}"
+_VERDICT_WAIT_S: Final = 20.0
+
+
+@dataclass
+class _TrialState:
+    """What the driver remembers of a trial between hooks."""
+
+    attempt: int = 0
+    params: dict[str, str] = field(default_factory=dict)
+    open: bool = False
+
+
+def _contained(hook: Callable[_P, None]) -> Callable[_P, None]:
+    """Keeps an error of tracking's own out of Tune's loop; it is counted and said once per kind."""
+
+    @functools.wraps(hook)
+    def guarded(*args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            hook(*args, **kwargs)
+        except ConfigurationError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a tracking failure must not end a sweep
+            callback: Any = args[0]
+            callback._count_error(hook.__name__, error)
+
+    return guarded
+
+
+class MLflowTrackingCallback(MLflowLoggerCallback):
+    """Tracks a Tune sweep in MLflow: one parent run per sweep, one child run per trial.
+
+    The first seven arguments are those of Ray's callback and mean the same.
+
+    Args:
+        tracking_uri: `sqlite:///...`, `http(s)://...` or a database; None is `$MLFLOW_TRACKING_URI`, else
+            `mlflow.db` in the working directory.
+        registry_uri: the model registry, where it differs.
+        experiment_name: made if it does not exist; None is `$MLFLOW_EXPERIMENT_NAME`, else `Default`.
+        tags: tags on the parent run and every trial's run.
+        tracking_token: a bearer token. Given to the courier's environment; never written down.
+        save_artifact: uploads the trial's local directory when the trial ends.
+        log_params_on_trial_end: writes parameters at the end of a trial instead of its start.
+        experiment_id: instead of a name.
+        artifact_location: where a new experiment keeps its artifacts.
+        sweep_name: the parent run's name; None is the name of Tune's experiment directory.
+        run_name: the pattern of trials' names, see `TrialIdentity.run_name`.
+        names: `vocabulary` (tens of names people read), `raw` (RLlib's own keys) or `both`; other
+            trainables' keys are never renamed.
+        include, exclude: globs on metric names.
+        on_unreachable: what an unreachable server means at set-up: `spool` goes on and delivers later,
+            `fail` raises ConfigurationError before the first trial trains.
+        drain_timeout_s: how long the end of the sweep waits for delivery. What is left goes on being
+            delivered after the program has ended.
+
+    Raises:
+        ConfigurationError: the URI is malformed, a `file:` store, inside a Ray session directory, or the
+            experiment is deleted.
+    """
+
+    def __init__(
+        self,
+        tracking_uri: str | None = None,
+        *,
+        registry_uri: str | None = None,
+        experiment_name: str | None = None,
+        tags: Mapping[str, Any] | None = None,
+        tracking_token: str | None = None,
+        save_artifact: bool = False,
+        log_params_on_trial_end: bool = False,
+        experiment_id: str | None = None,
+        artifact_location: str | None = None,
+        sweep_name: str | None = None,
+        run_name: str = RUN_NAME,
+        names: NameMode = "vocabulary",
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        on_unreachable: Literal["spool", "fail"] = "spool",
+        drain_timeout_s: float = 60.0,
+    ) -> None:
+        # Not super().__init__(): it would make a tracking client and keep the token as an attribute,
+        # which Tune pickles in clear into its storage.
+        target = resolve_target(tracking_uri)
+        self.tracking_uri = target.uri
+        self.registry_uri = registry_uri
+        self.experiment_name = experiment_name or os.environ.get("MLFLOW_EXPERIMENT_NAME")
+        self.experiment_id = experiment_id or os.environ.get("MLFLOW_EXPERIMENT_ID")
+        if experiment_name is not None:
+            self.experiment_id = experiment_id
+        self.tags: dict[str, str] = {str(key): str(value) for key, value in (tags or {}).items()}
+        self.should_save_artifact = save_artifact
+        self.log_params_on_trial_end = log_params_on_trial_end
+        self.artifact_location = artifact_location or target.artifact_root
+        self.sweep_name = sweep_name
+        self.run_name = run_name
+        self.selection = MetricSelection(names, tuple(include), tuple(exclude))
+        self.on_unreachable = on_unreachable
+        self.drain_timeout_s = drain_timeout_s
+        self._credentials = dict(target.credentials)
+        if tracking_token is not None:
+            self._credentials["MLFLOW_TRACKING_TOKEN"] = tracking_token
+        self._reset()
+
+    def _reset(self) -> None:
+        self._spool: Spool | None = None
+        self._sweep: SweepIdentity | None = None
+        self._trials: dict[str, _TrialState] = {}
+        self._defaults: dict[str, dict[str, Any]] = {}
+        self._secrets: tuple[str, ...] = ()
+        self._errors: dict[str, int] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = self.__dict__.copy()
+        for runtime in ("_spool", "_sweep", "_trials", "_defaults", "_secrets", "_errors"):
+            state.pop(runtime, None)
+        state["_credentials"] = {}
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    @property
+    def sweep_id(self) -> str | None:
+        """The sweep's id, once the first trial has started."""
+        return self._sweep.sweep_id if self._sweep else None
+
+    @property
+    def spool(self) -> Spool | None:
+        """The journal and its courier, between set-up and the end of the sweep."""
+        return self._spool
+
+    # --- Tune's hooks --------------------------------------------------------------------------------
+
+    def setup(self, *args: Any, **info: Any) -> None:
+        """Opens the journal and starts the courier; called by Tune before the first trial."""
+        self._reset()
+        self._secrets = known_secrets({**os.environ, **self._credentials})
+        self._spool = Spool.open(
+            events.Open(
+                tracking_uri=self.tracking_uri,
+                registry_uri=self.registry_uri,
+                experiment_name=self.experiment_name,
+                experiment_id=self.experiment_id,
+                artifact_location=self.artifact_location,
+            ),
+            credentials=self._credentials,
+        )
+
+    @_contained
+    def log_trial_start(self, trial: Any) -> None:
+        """Writes down that a trial starts, or starts again."""
+        spool = self._require_sweep(trial)
+        known = trial.trial_id in self._trials
+        state = self._trials.setdefault(trial.trial_id, _TrialState())
+        state.attempt += 1
+        state.open = True
+        config = redact(jsonable(trial.config), self._secrets)
+        searched = redact(jsonable(trial.evaluated_params or {}), self._secrets)
+        params = identifying_parameters(config, self._default_config(trial), searched)
+        identity = identify_trial(trial.trial_id, trial.trainable_name, config, config_hash(config), self.tags)
+        resumed = trial.latest_checkpoint_result
+        resumed_step = result_step(resumed.metrics) if resumed is not None and resumed.metrics else 0
+        payload = events.Trial(
+            name=identity.run_name(self.run_name),
+            params={} if self.log_params_on_trial_end or known else params,
+            tags={
+                **self.tags,
+                **identity.tags(),
+                names.TAG_STORAGE: _trial_storage(trial),
+                "trial_name": str(trial),
+            },
+            attempt=state.attempt,
+            resumed_step=resumed_step,
+        )
+        if not known:
+            payload["config"] = config
+        spool.append(events.TRIAL, trial.trial_id, payload)
+        if known:
+            changed = {key: value for key, value in params.items() if state.params.get(key) != value}
+            if changed:
+                spool.append(events.HPARAMS, trial.trial_id, events.Hparams(step=resumed_step, changed=changed))
+        state.params = params
+
+    @_contained
+    def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
+        """Writes down one result: the hot path of the driver, one flattening and one INSERT."""
+        spool = self._require_sweep(trial)
+        if trial.trial_id not in self._trials:
+            self.log_trial_start(trial)
+        metrics = self.selection.select(result)
+        spool.append(events.RESULT, trial.trial_id, events.Result(step=result_step(result), metrics=metrics))
+
+    @_contained
+    def log_trial_end(self, trial: Any, failed: bool = False) -> None:
+        """Writes down how a trial ended. A trial that failed before it started has a run all the same."""
+        spool = self._require_sweep(trial)
+        if trial.trial_id not in self._trials:
+            self.log_trial_start(trial)
+        state = self._trials[trial.trial_id]
+        state.open = False
+        folders = {names.SERIES_ARTIFACT: f"{_trial_storage(trial)}/{names.SERIES_DIR}"}
+        if self.should_save_artifact and trial.local_path:
+            folders[""] = str(trial.local_path)
+        payload = events.TrialEnd(status="FAILED" if failed else "FINISHED", tags={}, folders=folders)
+        if self.log_params_on_trial_end:
+            payload["params"] = state.params
+        if failed:
+            text = redact(_error_text(trial), self._secrets)
+            payload["traceback"] = text
+            payload["tags"] = {names.TAG_ERROR: text.strip().splitlines()[-1][:500] if text.strip() else "unknown"}
+        spool.append(events.TRIAL_END, trial.trial_id, payload)
+
+    @_contained
+    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
+        """Ends the sweep: waits for delivery within bounds, and says so when something is left."""
+        spool = self._spool
+        if spool is None:
+            return
+        for trial in trials:
+            if (state := self._trials.get(trial.trial_id)) and state.open:
+                payload = events.TrialEnd(status="KILLED", tags={names.TAG_END_REASON: "interrupted"}, folders={})
+                spool.append(events.TRIAL_END, trial.trial_id, payload)
+        interrupted = any(not trial.is_finished() for trial in trials)
+        tags = {f"tracking.errors.{key}": str(count) for key, count in self._errors.items()}
+        ending = events.SweepEnd(status="KILLED" if interrupted else "FINISHED", tags=tags)
+        spool.append(events.SWEEP_END, "", ending)
+        spool.close(self.drain_timeout_s)
+
+    # --- inside --------------------------------------------------------------------------------------
+
+    def _require_sweep(self, trial: Any) -> Spool:
+        """Returns the spool; at the first trial it learns which sweep this is and what the store says."""
+        if self._spool is None:
+            self.setup()
+        assert self._spool is not None
+        if self._sweep is None:
+            self._raise_refusal(self._spool)
+            storage = trial.storage
+            self._sweep = claim_sweep(
+                storage.storage_filesystem, storage.experiment_fs_path, storage.experiment_dir_name
+            )
+            payload = events.Sweep(
+                sweep_id=self._sweep.sweep_id,
+                epoch=self._sweep.epoch,
+                name=self.sweep_name or self._sweep.name,
+                tags={**self.tags, **context_tags(), names.TAG_STORAGE: _experiment_storage(storage)},
+            )
+            diff = working_diff(self._secrets)
+            if diff:
+                payload["diff"] = diff
+            self._spool.append(events.SWEEP, "", payload)
+        return self._spool
+
+    def _raise_refusal(self, spool: Spool) -> None:
+        """Raises what only the store could tell: the trials' actors have started, nothing has trained."""
+        status = spool.wait_for(lambda now: now.phase != courier.STARTING, timeout_s=_VERDICT_WAIT_S)
+        if status is not None and status.phase == courier.REFUSED:
+            spool.abandon()
+            raise ConfigurationError(f"MLflow at {self.tracking_uri} refuses this sweep: {status.message}")
+        if status is None or status.phase != courier.DELIVERING:
+            reason = status.message if status else "the courier has not answered yet"
+            if self.on_unreachable == "fail":
+                spool.abandon()
+                raise ConfigurationError(
+                    f"MLflow at {self.tracking_uri} cannot be reached: {reason}. Start the server, or go on "
+                    "without it: on_unreachable='spool' delivers later."
+                )
+            _log.warning(
+                "MLflow at %s cannot be reached (%s): results are kept in %s and delivered when it can",
+                self.tracking_uri,
+                reason,
+                spool.directory,
+            )
+
+    def _default_config(self, trial: Any) -> dict[str, Any]:
+        name = str(trial.trainable_name)
+        if name not in self._defaults:
+            default: Any = {}
+            trainable = trial.get_trainable_cls()
+            if hasattr(trainable, "get_default_config"):
+                default = trainable.get_default_config()
+                default = default.to_dict() if hasattr(default, "to_dict") else default
+            self._defaults[name] = jsonable(default)
+        return self._defaults[name]
+
+    def _count_error(self, where: str, error: Exception) -> None:
+        seen = self._errors.get(where, 0)
+        self._errors[where] = seen + 1
+        if not seen:
+            _log.error(
+                "tracking failed in %s, training goes on: %s: %s",
+                where,
+                type(error).__name__,
+                error,
+                exc_info=error,
+            )
+
+
+def _trial_storage(trial: Any) -> str:
+    storage = trial.storage
+    return storage_uri(storage.storage_filesystem, storage.trial_fs_path)
+
+
+def _experiment_storage(storage: Any) -> str:
+    return storage_uri(storage.storage_filesystem, storage.experiment_fs_path)
+
+
+def _error_text(trial: Any) -> str:
+    path = trial.error_file
+    if path and Path(path).is_file():
+        return Path(path).read_text(errors="replace")[-100_000:]
+    return f"trial {trial.trial_id} failed at {time.strftime('%F %T')} without an error file"

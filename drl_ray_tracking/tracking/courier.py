@@ -1,0 +1,300 @@
+"""The courier: a process of its own that carries a journal to MLflow and ends by itself.
+
+It opens the journal read-only, keeps its progress in `courier.json`, retries with backoff, and never
+acknowledges inside the journal (that made the driver's INSERT fifty times slower). It is started
+through an intermediate process that exits at once: only so does it outlive `ray job stop`, which kills
+every descendant of the driver. When the driver dies it drains, sets the open runs KILLED and exits.
+Exactly one courier serves a journal: it holds `courier.lock`.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from drl_ray_tracking.errors import JournalError
+from drl_ray_tracking.tracking import events
+from drl_ray_tracking.tracking.delivery import Delivery, Progress
+from drl_ray_tracking.tracking.journal import (
+    Event,
+    driver_is_alive,
+    drop_delivered_segments,
+    hold_lock,
+    last_sequence,
+    read_events,
+)
+from drl_ray_tracking.tracking.sink import Sink, SinkRefusedError, SinkUnavailableError
+from drl_ray_tracking.tracking.storage import fetch_folder
+
+_log = logging.getLogger(__name__)
+PROGRESS_FILE: Final = "courier.json"
+LOG_FILE: Final = "courier.log"
+LOCK_FILE: Final = "courier.lock"
+_BATCH_EVENTS: Final = 2000
+_POLL_S: Final = 0.5
+_MAX_BACKOFF_S: Final = 30.0
+_HEALTH_EVERY_S: Final = 30.0
+_ORPHAN_LIMIT_S: Final = 900.0
+
+STARTING: Final = "starting"
+DELIVERING: Final = "delivering"
+RETRYING: Final = "retrying"
+REFUSED: Final = "refused"
+DONE: Final = "done"
+
+
+@dataclass(frozen=True)
+class CourierStatus:
+    """What a courier says of itself in `courier.json`; `age_s` is how long ago."""
+
+    phase: str
+    message: str
+    pid: int
+    retries: int
+    lag_s: float
+    age_s: float
+    progress: Progress
+
+    @property
+    def drained(self) -> bool:
+        """Whether everything up to the end of the sweep is in the store."""
+        return self.progress.ended and not self.progress.uploads
+
+
+def read_status(directory: Path) -> CourierStatus | None:
+    """Reads a courier's status, or None where it has not said anything yet."""
+    try:
+        state = json.loads((directory / PROGRESS_FILE).read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+    return CourierStatus(
+        phase=state["phase"],
+        message=state["message"],
+        pid=state["pid"],
+        retries=state["retries"],
+        lag_s=state["lag_s"],
+        age_s=max(0.0, time.time() - state["updated_s"]),
+        progress=Progress.from_json(state["progress"]),
+    )
+
+
+class Courier:
+    """Carries one journal to one sink until everything is delivered or nothing more can be done."""
+
+    def __init__(
+        self,
+        directory: Path,
+        make_sink: Callable[[events.Open], Sink],
+        *,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+        orphan_limit_s: float = _ORPHAN_LIMIT_S,
+    ) -> None:
+        self._directory = directory
+        self._make_sink = make_sink
+        self._clock = clock
+        self._sleep = sleep
+        self._orphan_limit_s = orphan_limit_s
+        earlier = read_status(directory)
+        self._progress = earlier.progress if earlier else Progress()
+        self._retries = earlier.retries if earlier else 0
+        self._delivery: Delivery | None = None
+        self._failures = 0
+        self._oldest_ms: int | None = None
+        self._next_health = 0.0
+        self._started = clock()
+
+    def run(self) -> bool:
+        """Delivers until the journal is drained; returns whether everything was delivered.
+
+        Gives up, leaving the journal for `drl-track sync`, once the driver is dead and the store has
+        been out of reach for `orphan_limit_s`.
+        """
+        self._say(STARTING)
+        orphaned_since: float | None = None
+        while True:
+            # Asked before reading: what a driver wrote before it died is then in what is read.
+            alive = driver_is_alive(self._directory)
+            if alive:
+                orphaned_since = None
+            elif orphaned_since is None:
+                orphaned_since = self._clock()
+            try:
+                worked = self._step(alive)
+            except SinkUnavailableError as error:
+                if orphaned_since is not None and self._clock() - orphaned_since > self._orphan_limit_s:
+                    self._say(RETRYING, f"gave up after {self._orphan_limit_s:.0f} s: {error}")
+                    return False
+                self._back_off(error)
+                continue
+            except SinkRefusedError as error:
+                self._say(REFUSED, str(error))
+                if not alive:
+                    return False
+                self._sleep(_MAX_BACKOFF_S / 10)
+                continue
+            self._failures = 0
+            if not alive and self._finished():
+                self._say(DONE)
+                return True
+            if not worked:
+                self._say(DELIVERING)
+                self._sleep(_POLL_S)
+
+    def _step(self, alive: bool) -> bool:
+        batch = read_events(self._directory, after=self._progress.acked, limit=_BATCH_EVENTS)
+        if self._delivery is None:
+            opening = batch[0] if batch and batch[0].kind == events.OPEN else self._event(1)
+            if opening is None:
+                return False
+            payload: Any = opening.payload
+            self._delivery = Delivery(self._make_sink(payload), self._progress, fetch_folder)
+        if batch:
+            self._oldest_ms = batch[0].time_ms
+            self._delivery.deliver(batch)
+            self._oldest_ms = None
+            self._say(DELIVERING)
+            self._drop_segments()
+        elif not alive and not self._progress.ended:
+            _log.warning("the driver is gone without a word: open runs become KILLED")
+            self._delivery.close_open_runs("KILLED", int(self._clock() * 1000))
+            self._say(DELIVERING)
+        if self._progress.uploads:
+            self._delivery.upload(self._event)
+            self._say(DELIVERING)
+        self._report_health()
+        return len(batch) == _BATCH_EVENTS
+
+    def _finished(self) -> bool:
+        return (
+            self._progress.ended
+            and not self._progress.uploads
+            and self._progress.acked >= last_sequence(self._directory)
+        )
+
+    def _event(self, seq: int) -> Event | None:
+        found = read_events(self._directory, after=seq - 1, limit=1)
+        return found[0] if found and found[0].seq == seq else None
+
+    def _drop_segments(self) -> None:
+        # The opening event stays: a restarted courier learns from it where to deliver.
+        needed = min([self._progress.acked + 1, *self._progress.uploads])
+        drop_delivered_segments(self._directory, needed - 1, keep_first=True)
+
+    def _back_off(self, error: Exception) -> None:
+        self._retries += 1
+        self._failures += 1
+        delay = min(_MAX_BACKOFF_S, 0.5 * 2.0 ** min(self._failures, 10)) * (0.5 + random.random() / 2)
+        self._say(RETRYING, str(error))
+        _log.warning("delivery failed (%d in a row), next try in %.1f s: %s", self._failures, delay, error)
+        self._sleep(delay)
+
+    def _report_health(self) -> None:
+        now = self._clock()
+        if self._delivery is None or now < self._next_health:
+            return
+        self._next_health = now + _HEALTH_EVERY_S
+        metrics = {
+            "tracker/lag_s": self._lag_s(),
+            "tracker/queue_depth": float(last_sequence(self._directory) - self._progress.acked),
+            "tracker/retries": float(self._retries),
+            "tracker/points": float(self._progress.points),
+            "tracker/refused_runs": float(len(self._progress.refused)),
+        }
+        self._delivery.report_health(metrics, int(now * 1000), int(now - self._started))
+
+    def _lag_s(self) -> float:
+        return 0.0 if self._oldest_ms is None else max(0.0, self._clock() - self._oldest_ms / 1000)
+
+    def _say(self, phase: str, message: str = "") -> None:
+        state = {
+            "phase": phase,
+            "message": message,
+            "pid": os.getpid(),
+            "retries": self._retries,
+            "lag_s": self._lag_s(),
+            "updated_s": self._clock(),
+            "progress": self._progress.to_json(),
+        }
+        target = self._directory / PROGRESS_FILE
+        scratch = target.with_suffix(".tmp")
+        scratch.write_text(json.dumps(state))
+        scratch.replace(target)
+
+
+def start(directory: Path, credentials: dict[str, str] | None = None) -> None:
+    """Starts a courier for a journal and returns at once; a second one for it exits by itself.
+
+    Args:
+        directory: the journal's directory.
+        credentials: variables for the courier's environment only, such as MLFLOW_TRACKING_TOKEN.
+    """
+    package_root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, **(credentials or {})}
+    environment["PYTHONPATH"] = os.pathsep.join(
+        part for part in (package_root, environment.get("PYTHONPATH", "")) if part
+    )
+    with (directory / LOG_FILE).open("ab") as log:
+        intermediate = subprocess.Popen(
+            [sys.executable, "-m", __name__, str(directory)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=directory,
+            env=environment,
+            start_new_session=True,
+        )
+    intermediate.wait(timeout=60)
+
+
+def carry(directory: Path) -> bool:
+    """Delivers a journal in this process; returns whether everything was delivered.
+
+    A journal delivered in full is deleted. Returns False at once where a courier already serves it.
+    """
+    lock = hold_lock(directory / LOCK_FILE)
+    if lock is None:
+        _log.info("another courier serves %s", directory)
+        return False
+    try:
+        complete = Courier(directory, _mlflow_sink).run()
+    except JournalError:
+        _log.exception("the journal in %s cannot be delivered", directory)
+        return False
+    finally:
+        os.close(lock)
+    status = read_status(directory)
+    if complete and status is not None and not status.progress.refused:
+        shutil.rmtree(directory, ignore_errors=True)
+    return complete
+
+
+def _mlflow_sink(opening: events.Open) -> Sink:
+    from drl_ray_tracking.tracking.mlflow_sink import MlflowSink
+
+    return MlflowSink(opening["tracking_uri"], opening["registry_uri"])
+
+
+def main() -> None:
+    """Runs as `python -m drl_ray_tracking.tracking.courier DIRECTORY`: detaches, then delivers."""
+    directory = Path(sys.argv[1])
+    if os.fork():
+        os._exit(0)
+    os.nice(10)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    _log.info("courier %d serves %s", os.getpid(), directory)
+    carry(directory)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Where delivered events end up: the sink's contract, its two kinds of failure, and one in memory.
+
+A sink does one thing at a time, knows nothing of journals, retries nothing and keeps nothing. Every call
+may be repeated with the same arguments and must then change nothing: delivery is at-least-once.
+Sinks are used by one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from drl_ray_tracking.errors import TrackingError
+
+
+class SinkUnavailableError(TrackingError):
+    """Raises when the store cannot be reached or answers with a passing error: try again later."""
+
+
+class SinkRefusedError(TrackingError):
+    """Raises when the store refuses for good (run deleted, value not allowed): trying again is useless."""
+
+
+@dataclass(frozen=True)
+class MetricPoint:
+    """One value of one metric: `time_ms` is Unix time in milliseconds, `step` is in env steps."""
+
+    key: str
+    value: float
+    time_ms: int
+    step: int
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """A run as it is found or made. `identity` are the tags it is found by, all of which must match."""
+
+    name: str
+    identity: Mapping[str, str]
+    tags: Mapping[str, str]
+    start_ms: int
+    parent_run_id: str | None = None
+
+
+class Sink(Protocol):
+    """What the courier needs of a store."""
+
+    def open_experiment(self, name: str | None, experiment_id: str | None, artifact_location: str | None) -> str:
+        """Finds the experiment, or makes it by name; returns its id."""
+        ...
+
+    def open_run(self, experiment_id: str, spec: RunSpec) -> str:
+        """Finds the run by its identity, or makes it; sets it RUNNING; returns its id."""
+        ...
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        metrics: Sequence[MetricPoint] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        """Writes values of one run, in as few calls as the store allows."""
+        ...
+
+    def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
+        """Writes a text as an artifact of a run."""
+        ...
+
+    def log_folder(self, run_id: str, folder: Path, artifact_folder: str) -> None:
+        """Uploads everything in a local folder into an artifact folder of a run ('' is the top)."""
+        ...
+
+    def set_status(self, run_id: str, status: str, end_ms: int) -> None:
+        """Ends a run: FINISHED, FAILED or KILLED."""
+        ...
+
+
+@dataclass
+class MemoryRun:
+    """A run in a `MemorySink`."""
+
+    spec: RunSpec
+    status: str = "RUNNING"
+    end_ms: int | None = None
+    points: set[MetricPoint] = field(default_factory=set)
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    artifacts: dict[str, bytes] = field(default_factory=dict)
+
+
+@dataclass
+class MemorySink:
+    """A whole store in memory, with MLflow's rules: for tests, dry runs and trying things out."""
+
+    experiments: dict[str, str] = field(default_factory=dict)
+    runs: dict[str, MemoryRun] = field(default_factory=dict)
+
+    def open_experiment(self, name: str | None, experiment_id: str | None, artifact_location: str | None) -> str:
+        if experiment_id is not None:
+            if experiment_id not in self.experiments.values():
+                raise SinkRefusedError(f"there is no experiment with id {experiment_id!r}")
+            return experiment_id
+        return self.experiments.setdefault(name or "Default", str(len(self.experiments)))
+
+    def open_run(self, experiment_id: str, spec: RunSpec) -> str:
+        for run_id, run in self.runs.items():
+            if all(run.tags.get(key) == value for key, value in spec.identity.items()):
+                run.tags.update(spec.tags)
+                run.status, run.end_ms = "RUNNING", None
+                return run_id
+        run_id = f"run-{len(self.runs)}"
+        self.runs[run_id] = MemoryRun(spec, tags={**spec.tags, **spec.identity})
+        return run_id
+
+    def log(
+        self,
+        run_id: str,
+        *,
+        metrics: Sequence[MetricPoint] = (),
+        params: Mapping[str, str] | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
+        run = self._run(run_id)
+        for key, value in (params or {}).items():
+            if run.params.setdefault(key, value) != value:
+                raise SinkRefusedError(f"changing param values is not allowed: {key!r}")
+        run.points.update(metrics)
+        run.tags.update(tags or {})
+
+    def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
+        self._run(run_id).artifacts[artifact_file] = text.encode()
+
+    def log_folder(self, run_id: str, folder: Path, artifact_folder: str) -> None:
+        artifacts = self._run(run_id).artifacts
+        for path in folder.rglob("*"):
+            if path.is_file():
+                artifacts[str(Path(artifact_folder) / path.relative_to(folder))] = path.read_bytes()
+
+    def set_status(self, run_id: str, status: str, end_ms: int) -> None:
+        run = self._run(run_id)
+        run.status, run.end_ms = status, end_ms
+
+    def _run(self, run_id: str) -> MemoryRun:
+        if run_id not in self.runs:
+            raise SinkRefusedError(f"there is no run {run_id!r}")
+        return self.runs[run_id]
