@@ -122,6 +122,34 @@ _TOP_LEVEL: Final[Mapping[str, str]] = {
     "evaluation/windows_repeated": "eval/windows_repeated",
     "fault_tolerance/num_remote_worker_restarts": "perf/env_runner_restarts",
 }
+# In every Tune result, but not in MLflow unless `include` asks: counts of what is undefined, and shapes of
+# distributions that nobody follows over time. The allow-list is to stay at tens of charts.
+LESS_READ: Final = (
+    "*/undefined/*",
+    "*/episode/length_[smp]*",
+    "*/episode/return_p*",
+    "*/episode/calmar_mean",
+    "*/episode/max_drawdown_p95",
+    "*/trading/nan_bars",
+    "*/trading/open_trades",
+    "*/trading/breakeven_trades",
+    "*/trading/tail_ratio",
+    "*/trading/tracking_error",
+    "*/trading/sqn",
+    "*/trading/skewness",
+    "*/trading/kurtosis",
+    "train/trading/cagr",
+    "train/trading/alpha",
+    "train/trading/beta",
+    "train/trading/information_ratio",
+    "train/trading/omega",
+    "train/trading/sharpe_per_period",
+    "train/trading/expected_shortfall_95",
+    "train/trading/value_at_risk_95",
+    "train/trading/payoff_ratio",
+    "train/trading/expectancy",
+    "learner/*/value_loss_unclipped",
+)
 # RLlib's own means of means, published only where no exact episode statistics exist.
 _RLLIB_FALLBACK: Final = (
     "episode_return_mean",
@@ -209,11 +237,17 @@ def is_rllib_result(result: Mapping[str, Any]) -> bool:
     return LIFETIME_STEPS in result and (ENV_RUNNERS in result or LEARNERS in result)
 
 
+@lru_cache(maxsize=8192)
 def selected(name: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> bool:
-    """Tells whether a metric name passes the include and exclude globs; no include means everything."""
-    if include and not any(fnmatchcase(name, pattern) for pattern in include):
+    """Tells whether a metric name passes the include and exclude globs.
+
+    No include means everything but `LESS_READ`; `("*",)` means everything.
+    """
+    if any(fnmatchcase(name, pattern) for pattern in exclude):
         return False
-    return not any(fnmatchcase(name, pattern) for pattern in exclude)
+    if include:
+        return any(fnmatchcase(name, pattern) for pattern in include)
+    return not any(fnmatchcase(name, pattern) for pattern in LESS_READ)
 
 
 _ILLEGAL = re.compile(r"[^\w\-.:/ ]")

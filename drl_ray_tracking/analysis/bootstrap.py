@@ -58,8 +58,8 @@ def _memory(returns_T: FloatArray) -> _Memory:
     centred = returns_T - returns_T.mean()
     covariance = np.array([centred[lag:] @ centred[: bars - lag] for lag in range(last_lag + 1)]) / bars
     small = np.abs(covariance[1:]) < 2.0 * math.sqrt(math.log10(bars) / bars) * covariance[0]
-    # m is the first of `run` insignificant lags in a row, as in the authors' own program (the paper's text
-    # says the lag before it); the window ends at 2 m.
+    # m is the first of `run` insignificant lags in a row, which is how arch reads the rule; the lag before it is
+    # the other reading and gives slightly shorter blocks. The window ends at 2 m.
     quiet = np.convolve(small, np.ones(run), mode="valid") == run
     first_quiet = int(np.argmax(quiet)) + 1 if quiet.any() else last_lag
     width = min(2 * first_quiet, last_lag)

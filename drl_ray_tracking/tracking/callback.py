@@ -20,6 +20,7 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError
+from drl_ray_tracking.fingerprint import config_hash, jsonable
 from drl_ray_tracking.tracking import courier, events
 from drl_ray_tracking.tracking.identity import (
     SweepIdentity,
@@ -29,7 +30,7 @@ from drl_ray_tracking.tracking.identity import (
     working_diff,
 )
 from drl_ray_tracking.tracking.metrics import MetricSelection, NameMode, result_step
-from drl_ray_tracking.tracking.parameters import config_hash, identifying_parameters, jsonable
+from drl_ray_tracking.tracking.parameters import identifying_parameters
 from drl_ray_tracking.tracking.redaction import known_secrets, redact
 from drl_ray_tracking.tracking.spool import Spool
 from drl_ray_tracking.tracking.storage import storage_uri

@@ -282,6 +282,9 @@ def carry(directory: Path) -> bool:
 def _mlflow_sink(opening: events.Open) -> Sink:
     from drl_ray_tracking.tracking.mlflow_sink import MlflowSink
 
+    if opening["artifact_location"] and opening["artifact_location"].startswith("/"):
+        # MLflow roots a new SQLite store's `Default` experiment in the working directory.
+        os.chdir(Path(opening["artifact_location"]).parent)
     return MlflowSink(opening["tracking_uri"], opening["registry_uri"])
 
 

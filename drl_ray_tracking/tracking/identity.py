@@ -19,6 +19,7 @@ from drl_ray_tracking import names
 from drl_ray_tracking.tracking.redaction import redact
 
 _DIFF_LIMIT: Final = 1_000_000
+_RESOURCES: Final = ("CPU", "GPU", "memory", "object_store_memory")
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def _ray_tags() -> dict[str, str]:
     if ray.is_initialized():
         tags[names.TAG_JOB_ID] = str(ray.get_runtime_context().get_job_id())
         resources = dict(ray.cluster_resources())  # type: ignore[no-untyped-call]
-        tags[names.TAG_CLUSTER] = json.dumps({key: value for key, value in resources.items() if ":" not in key})
+        tags[names.TAG_CLUSTER] = json.dumps({kind: resources[kind] for kind in _RESOURCES if kind in resources})
     job = os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")
     if job:
         submission = json.loads(job).get("metadata", {}).get("job_submission_id")

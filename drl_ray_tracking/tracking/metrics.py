@@ -18,7 +18,8 @@ class MetricSelection:
     """The user's choice of metrics.
 
     `names` concerns RLlib results only: the vocabulary's tens of names, RLlib's own hundreds, or both.
-    `include` and `exclude` are globs on published names; other trainables keep every key as it is.
+    `include` and `exclude` are globs on published names; no include means what people read, `("*",)` means
+    everything. Other trainables keep every key as it is.
     """
 
     names: NameMode = "vocabulary"
@@ -57,9 +58,19 @@ class MetricSelection:
         if "train/episode/return_mean" in chosen or "eval/episode/return_mean" in chosen:
             # RLlib's mean of means stands in only where there is no exact one.
             chosen = {key: value for key, value in chosen.items() if "/rllib/" not in key[:12]}
+        if not self.include:
+            chosen = _without_lone_symbol(chosen)
         if non_finite:
             chosen[NON_FINITE] = float(non_finite)
         return chosen
+
+
+def _without_lone_symbol(chosen: dict[str, float]) -> dict[str, float]:
+    """Leaves the `by_symbol` groups out where there is one symbol: they repeat the pooled values."""
+    symbols = {key.split("/by_symbol/", 1)[1].rsplit("/", 1)[0] for key in chosen if "/by_symbol/" in key}
+    if len(symbols) != 1:
+        return chosen
+    return {key: value for key, value in chosen.items() if "/by_symbol/" not in key}
 
 
 def result_step(result: Mapping[str, Any]) -> int:

@@ -1,60 +1,16 @@
-"""What identifies a trial: its parameters, its full configuration as JSON, its configuration hash."""
+"""Which parameters a person compares trials by: the search space, and what differs from the defaults."""
 
 from __future__ import annotations
 
-import enum
-import functools
 import hashlib
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from fnmatch import fnmatchcase
-from pathlib import PurePath
 from typing import Any, Final
 
 from drl_ray_tracking.names import flatten
 
 LONGEST_PARAM: Final = 250
-# What two runs of one configuration may differ in: seed, data and its windows, paths, resources, numbers
-# of processes, and this package's own settings. Matched against each part of a slash-joined key.
-_NOT_IDENTITY: Final = (
-    "seed",
-    "seeds",
-    "data",
-    "data_digest",
-    "dataset*",
-    "segment*",
-    "symbol*",
-    "split",
-    "fold*",
-    "window_id",
-    "worker_index",
-    "num_workers",
-    "*_path",
-    "*_dir",
-    "*path",
-    "num_*env_runners",
-    "evaluation_num_env_runners",
-    "num_envs_per_env_runner",
-    "evaluation_*duration*",
-    "evaluation_config",
-    "num_learners",
-    "num_cpus*",
-    "num_gpus*",
-    "*_resources*",
-    "local_gpu_idx",
-    "callbacks*",
-    "log_*",
-    "logger_*",
-    "metrics_*",
-    "min_*_per_iteration",
-    "*timeout_s",
-    "restart_failed_*",
-    "max_num_*_restarts",
-    "delay_between_*",
-    "tracking*",
-)
 # Differences from the defaults that say nothing about the experiment.
 _NOT_PARAMETERS: Final = (
     "callbacks*",
@@ -65,70 +21,13 @@ _NOT_PARAMETERS: Final = (
 )
 
 
-def jsonable(value: Any) -> Any:
-    """Returns plain JSON that is the same in every process: no address, no order of a set, no NaN.
-
-    Code objects become `module:qualname`, arrays their shape and a digest, other objects their type.
-    """
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if isinstance(value, enum.Enum):
-        return f"{type(value).__name__}.{value.name}"
-    if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted((jsonable(item) for item in value), key=lambda item: json.dumps(item, sort_keys=True))
-    if isinstance(value, PurePath):
-        return str(value)
-    if isinstance(value, functools.partial):
-        return {
-            "partial": jsonable(value.func),
-            "args": jsonable(value.args),
-            "keywords": jsonable(value.keywords),
-        }
-    if hasattr(value, "tobytes") and hasattr(value, "shape"):
-        return _array(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
-    name = getattr(value, "__qualname__", None)
-    if name is not None:
-        return f"{getattr(value, '__module__', '?')}:{name}"
-    return f"{type(value).__module__}:{type(value).__qualname__}"
-
-
-def _array(value: Any) -> Any:
-    if value.shape == ():
-        return jsonable(value.item())
-    digest = hashlib.sha256(value.tobytes()).hexdigest()[:16]
-    return {"shape": list(value.shape), "dtype": str(value.dtype), "sha256": digest}
-
-
-def config_hash(config: Mapping[str, Any]) -> str:
-    """Returns 12 hexadecimal digits that two trials share when only seed, data or resources differ.
-
-    Args:
-        config: the trial's configuration as `jsonable` returned it.
-    """
-    kept = {key: value for key, value in flatten(config) if not _excluded(key)}
-    text = json.dumps(kept, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _excluded(key: str) -> bool:
-    return any(fnmatchcase(part, pattern) for part in key.split("/") for pattern in _NOT_IDENTITY)
-
-
 def identifying_parameters(
     config: Mapping[str, Any], defaults: Mapping[str, Any], searched: Mapping[str, Any]
 ) -> dict[str, str]:
     """Returns the parameters a person compares trials by.
 
     Args:
-        config: the trial's configuration, as `jsonable` returned it.
+        config: the trial's configuration, as `fingerprint.jsonable` returned it.
         defaults: the algorithm's default configuration, likewise; empty where there is none.
         searched: the values the search space drew for this trial, likewise.
 

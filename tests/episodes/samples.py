@@ -53,6 +53,8 @@ def weird_fields(rng: np.random.Generator) -> dict[str, Any]:
     share = float(rng.choice([0.0, 0.05, 0.5, 1.0]))
     fields: dict[str, Any] = {
         "episode_return": float(rng.choice([*_WEIRD, 1.5])),
+        "terminated": bool(rng.integers(2)),
+        "truncated": bool(rng.integers(2)),
         "length": length,
         "conventions": Conventions(
             *rng.choice([[None, 0.0, 0.0, 0.0], [252.0, 0.001, -0.01, 0.02], [1e300, 1e308, -1e308, 1e308]])

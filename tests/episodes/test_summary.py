@@ -1,6 +1,7 @@
 """EpisodeSummary: the same bits for any distribution, finite KPIs for anything, bounded size."""
 
 import ast
+import contextlib
 import functools
 import itertools
 import logging
@@ -112,6 +113,32 @@ def test_three_thousand_weird_records_never_hurt():
         pickle.loads(pickle.dumps(summary))
     assert 0 < refused < 600
     assert total.count == 3000 - refused
+
+
+COUNTS = (
+    *(f"episode/{name}" for name in ("count", "terminated", "truncated", "ruined")),
+    *(f"trading/{name}" for name in ("bars", "nan_bars", "trades", "open_trades", "breakeven_trades")),
+    "undefined/trading/trades/non_finite",
+    "undefined/trading/exposure/nan_bars",
+    "undefined/trading/fees/nan_bars",
+    "undefined/trading/turnover/nan_bars",
+    "undefined/episode/return/non_finite",
+    "undefined/episode/calmar_mean/no_bars",
+    "undefined/reward/non_finite",
+    "undefined/action/non_finite",
+    "undefined/action/beyond_64",
+)
+
+
+def test_counts_of_weird_episodes_add_up():
+    rng = np.random.default_rng(11)
+    parts = []
+    while len(parts) < 200:
+        with contextlib.suppress(EpisodeError):
+            parts.append(EpisodeSummary.of(EpisodeRecord(**weird_fields(rng))))
+    whole, single = merge_all(parts).compute(), [part.compute() for part in parts]
+    for key in COUNTS:
+        assert whole[key] == sum(kpis.get(key, 0.0) for kpis in single) > 0, key
 
 
 @pytest.mark.parametrize(
