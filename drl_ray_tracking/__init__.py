@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from drl_ray_tracking.episodes import EpisodeRecord as EpisodeRecord
     from drl_ray_tracking.episodes import EpisodeSummary as EpisodeSummary
     from drl_ray_tracking.tracking.callback import MLflowTrackingCallback as MLflowTrackingCallback
-    from drl_ray_tracking.tracking.service import ExperimentService as ExperimentService
 
 __version__ = "0.1.0"
 
@@ -27,7 +26,6 @@ _PUBLIC = {
     "EpisodeMetric": "drl_ray_tracking.episodes",
     "EpisodeRecord": "drl_ray_tracking.episodes",
     "EpisodeSummary": "drl_ray_tracking.episodes",
-    "ExperimentService": "drl_ray_tracking.tracking.service",
     "MLflowTrackingCallback": "drl_ray_tracking.tracking.callback",
     "RecordEpisodes": "drl_ray_tracking.capture.recorder",
     "RunSet": "drl_ray_tracking.analysis.runs",
@@ -40,7 +38,6 @@ __all__ = [
     "EpisodeMetric",
     "EpisodeRecord",
     "EpisodeSummary",
-    "ExperimentService",
     "MLflowTrackingCallback",
     "RecordEpisodes",
     "RunSet",

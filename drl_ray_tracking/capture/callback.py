@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ParamSpec
 
@@ -71,13 +71,13 @@ class EpisodeCapture(RLlibCallback):
         self,
         *,
         episode: Any,
-        prev_episode_chunks: Sequence[Any] = (),
+        prev_episode_chunks: Any = None,
         env_runner: Any = None,
         metrics_logger: Any = None,
         **kwargs: Any,
     ) -> None:
         """Measures a finished episode and sends its summary; called by RLlib."""
-        steps = steps_of([*prev_episode_chunks, episode])
+        steps = steps_of([*(prev_episode_chunks or ()), episode])
         record = record_of(steps, self._settings.source, self._settings.conventions)
         measured = Measured(EpisodeSummary.of(record, metrics=self._settings.metrics), window_of(steps))
         transport.send(metrics_logger, names.SUMMARIES, measured)

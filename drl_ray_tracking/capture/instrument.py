@@ -54,13 +54,8 @@ def instrument(
         ConfigurationError: no AlgorithmConfig, the old API stack, or arguments that contradict it; every
             problem is named.
     """
-    problems = _problems(config, metrics, evaluation_windows)
     path = names.tune_path(objective) if objective is not None else None
-    if not problems and path is not None and path.startswith(f"{names.EVALUATION}/") and not config.evaluation_interval:
-        problems.append(
-            f"objective {objective!r} needs evaluations, but evaluation_interval is {config.evaluation_interval!r}: "
-            "set config.evaluation(evaluation_interval=...)"
-        )
+    problems = _problems(config, metrics, evaluation_windows, path)
     if problems:
         raise ConfigurationError("instrument(): " + "; ".join(problems))
     settings = CaptureSettings(
@@ -71,19 +66,23 @@ def instrument(
         write_series=write_series,
         evaluation_windows=evaluation_windows,
     )
+    _attach(config, settings)
+    return config
+
+
+def _attach(config: Any, settings: CaptureSettings) -> None:
     config.callbacks([*_kept_callbacks(config), functools.partial(EpisodeCapture, settings)])
-    if evaluation_windows is not None:
-        _enumerate_windows(config, evaluation_windows)
+    if settings.evaluation_windows is not None:
+        _enumerate_windows(config, settings.evaluation_windows)
     elif config.evaluation_interval and _evaluation_slots(config) > 1:
         _log.warning(
             "evaluation runs %d slots at once: `num_episodes` sampling then favours short episodes. "
             "Give evaluation_windows=, or num_envs_per_env_runner=1 in evaluation_config.",
             _evaluation_slots(config),
         )
-    return config
 
 
-def _problems(config: Any, metrics: Sequence[Any], evaluation_windows: int | None) -> list[str]:
+def _problems(config: Any, metrics: Sequence[Any], evaluation_windows: int | None, objective: str | None) -> list[str]:
     if not isinstance(config, AlgorithmConfig):
         return [f"config is a {type(config).__name__}, not an RLlib AlgorithmConfig (such as PPOConfig())"]
     problems = []
@@ -92,6 +91,11 @@ def _problems(config: Any, metrics: Sequence[Any], evaluation_windows: int | Non
             "the config uses RLlib's old API stack, which is not supported; call config.api_stack("
             "enable_rl_module_and_learner=True, enable_env_runner_and_connector_v2=True)"
         )
+    if objective is not None and objective.startswith(f"{names.EVALUATION}/") and not config.evaluation_interval:
+        problems.append(
+            f"objective {objective!r} needs evaluations, but evaluation_interval is {config.evaluation_interval!r}: "
+            "set config.evaluation(evaluation_interval=...)"
+        )
     for metric in metrics:
         lacking = [part for part in ("name", "empty", "of", "merge", "compute") if not hasattr(metric, part)]
         if lacking:
@@ -99,25 +103,26 @@ def _problems(config: Any, metrics: Sequence[Any], evaluation_windows: int | Non
     if evaluation_windows is not None:
         if evaluation_windows < 1:
             problems.append(f"evaluation_windows={evaluation_windows} must be at least 1")
-        if isinstance(config.evaluation_config, AlgorithmConfig):
+        overrides: Any = config.evaluation_config
+        if isinstance(overrides, AlgorithmConfig):
             problems.append("evaluation_windows= needs evaluation_config as a dict, not as an AlgorithmConfig")
     return problems
 
 
-def _kept_callbacks(config: AlgorithmConfig) -> list[Any]:
+def _kept_callbacks(config: Any) -> list[Any]:
     there = config.callbacks_class
     there = list(there) if isinstance(there, (list, tuple)) else [there]
     return [item for item in there if item is not RLlibCallback and getattr(item, "func", None) is not EpisodeCapture]
 
 
-def _evaluation_slots(config: AlgorithmConfig) -> int:
+def _evaluation_slots(config: Any) -> int:
     overrides = config.evaluation_config
     if isinstance(overrides, Mapping) and "num_envs_per_env_runner" in overrides:
         return int(overrides["num_envs_per_env_runner"])
     return int(config.num_envs_per_env_runner)
 
 
-def _enumerate_windows(config: AlgorithmConfig, windows: int) -> None:
+def _enumerate_windows(config: Any, windows: int) -> None:
     overrides = dict(config.evaluation_config or {})
     overrides.update(num_envs_per_env_runner=1, explore=False)
     config.evaluation(

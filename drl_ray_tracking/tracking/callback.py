@@ -121,7 +121,7 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         # Not super().__init__(): it would make a tracking client and keep the token as an attribute,
         # which Tune pickles in clear into its storage.
         target = resolve_target(tracking_uri)
-        self.tracking_uri = target.uri
+        self.tracking_uri: str = target.uri
         self.registry_uri = registry_uri
         self.experiment_name = experiment_name or os.environ.get("MLFLOW_EXPERIMENT_NAME")
         self.experiment_id = experiment_id or os.environ.get("MLFLOW_EXPERIMENT_ID")
@@ -142,6 +142,7 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         self._reset()
 
     def _reset(self) -> None:
+        self.delivered = False  # whether everything was in the store when the sweep ended
         self._spool: Spool | None = None
         self._sweep: SweepIdentity | None = None
         self._trials: dict[str, _TrialState] = {}
@@ -265,7 +266,7 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         tags = {f"tracking.errors.{key}": str(count) for key, count in self._errors.items()}
         ending = events.SweepEnd(status="KILLED" if interrupted else "FINISHED", tags=tags)
         spool.append(events.SWEEP_END, "", ending)
-        spool.close(self.drain_timeout_s)
+        self.delivered = spool.close(self.drain_timeout_s)
 
     # --- inside --------------------------------------------------------------------------------------
 

@@ -257,17 +257,21 @@ def start(directory: Path, credentials: dict[str, str] | None = None) -> None:
     intermediate.wait(timeout=60)
 
 
-def carry(directory: Path) -> bool:
+def carry(directory: Path, *, orphan_limit_s: float = _ORPHAN_LIMIT_S) -> bool:
     """Delivers a journal in this process; returns whether everything was delivered.
 
     A journal delivered in full is deleted. Returns False at once where a courier already serves it.
+
+    Args:
+        directory: the journal's directory.
+        orphan_limit_s: how long a store may be out of reach once the driver is dead.
     """
     lock = hold_lock(directory / LOCK_FILE)
     if lock is None:
         _log.info("another courier serves %s", directory)
         return False
     try:
-        complete = Courier(directory, _mlflow_sink).run()
+        complete = Courier(directory, _mlflow_sink, orphan_limit_s=orphan_limit_s).run()
     except JournalError:
         _log.exception("the journal in %s cannot be delivered", directory)
         return False
