@@ -1,67 +1,34 @@
-"""Reads runs back from an MLflow store: explicit client, explicit run ids, every page, histories in parallel.
+"""Reads the trials of MLflow experiments: explicit client, explicit run ids, every page.
 
 Only reads: a SQLite file that does not exist is an error, not a new store.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import tempfile
-import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Sequence
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import pandas as pd
 
 from drl_ray_tracking import names
-from drl_ray_tracking.analysis.histories import (
-    Attempt,
-    History,
-    clean_history,
-    histories_frame,
-    parse_attempts,
-)
+from drl_ray_tracking.analysis.mlflow_source import MlflowSource
 from drl_ray_tracking.analysis.runset import RunSet, Unreadable, choose_sweep
-from drl_ray_tracking.errors import ConfigurationError, DataError, TrackingError
-from drl_ray_tracking.fingerprint import config_hash
+from drl_ray_tracking.analysis.runtable import PARENT_TAG, parents_frame, runs_frame
+from drl_ray_tracking.analysis.store_errors import store_errors
+from drl_ray_tracking.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
     from mlflow.tracking import MlflowClient
 
-__all__ = ["SERIES_FILE", "RunSet", "Unreadable", "load_runs", "open_client"]
+__all__ = ["RunSet", "Unreadable", "load_runs", "open_client"]
 
-SERIES_FILE: Final = f"{names.SERIES_ARTIFACT}/evaluations.parquet"
 DEFAULT_METRICS: Final = (names.DEFAULT_METRIC, "eval/episode/return_mean", "train/episode/return_mean")
 
-_TAG_COLUMNS: Final = {
-    tag: tag.removeprefix("drl.")
-    for tag in (
-        names.TAG_SWEEP_ID,
-        names.TAG_TRIAL_ID,
-        names.TAG_CONFIG_HASH,
-        names.TAG_SEED,
-        names.TAG_ALGORITHM,
-        names.TAG_ENV,
-        names.TAG_SYMBOLS,
-        names.TAG_TIMEFRAME,
-        names.TAG_DATA_DIGEST,
-        names.TAG_WINDOW_ID,
-        names.TAG_ROLE,
-    )
-}
-_PARENT_TAG: Final = "mlflow.parentRunId"
 _PAGE: Final = 1000
-_GIVE_UP_AFTER: Final = 20
 _LISTED: Final = 10
 
 
@@ -94,11 +61,11 @@ def load_runs(
         raise ConfigurationError(f"max_workers must be at least 1 but got {max_workers}")
     uri = _existing_store(tracking_uri)
     client = open_client(uri)
-    with reading(uri):
+    with store_errors(uri):
         experiments = _experiments(client, [experiment] if isinstance(experiment, str) else experiment)
         ids = [str(found.experiment_id) for found in experiments]
         label = ", ".join(repr(str(found.name)) for found in experiments)
-        parents = _parents_frame(_search(client, ids, names.ROLE_SWEEP))
+        parents = parents_frame(_search(client, ids, names.ROLE_SWEEP))
         sweep_id = _sweep_id(client, ids, parents, sweep)
         found = _search(client, ids, None if foreign else names.ROLE_TRIAL, sweep_id)
         notes: tuple[str, ...] = ()
@@ -106,12 +73,12 @@ def load_runs(
             found, notes = _with_foreign(found)
         if not found:
             raise DataError(_nothing(client, ids, label, sweep, foreign))
-    source = _MlflowSource(client, uri, found, max_workers)
-    frame = _runs_frame(found)
+    source = MlflowSource(client, uri, found, max_workers)
+    frame = runs_frame(found)
     runs = RunSet(
         runs=frame,
         parents=parents[parents.index.isin(frame["parent_run_id"])],
-        unreadable=source.bad_attempts,
+        unreadable=source.unreadable,
         tracking_uri=uri,
         notes=notes,
         metrics=tuple(sorted({key for run in found for key in run.data.metrics})),
@@ -126,36 +93,8 @@ def open_client(tracking_uri: str | None) -> MlflowClient:
     """Returns a client of the store; raises ConfigurationError for an address MLflow does not take."""
     from mlflow.tracking import MlflowClient
 
-    with reading(tracking_uri or "MLflow's default"):
+    with store_errors(tracking_uri or "MLflow's default"):
         return MlflowClient(tracking_uri=tracking_uri)
-
-
-@contextmanager
-def reading(uri: str) -> Iterator[None]:
-    """Turns MLflow's and the network's errors into a ConfigurationError, and fails in seconds, not minutes.
-
-    MLflow's seven retries keep one call hanging for four minutes; it reads their number from the environment at
-    every request. A number the user set stays.
-    """
-    settings = {"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
-    ours = [key for key in settings if key not in os.environ]
-    os.environ.update({key: settings[key] for key in ours})
-    try:
-        yield
-    except TrackingError:
-        raise
-    except Exception as error:
-        reason = f"{type(error).__name__}: {error}".replace(uri, _shown(uri))
-        raise ConfigurationError(
-            f"the tracking store {_shown(uri)} cannot be read: {reason}. Is the server up and the address right?"
-        ) from error
-    finally:
-        for key in ours:
-            os.environ.pop(key, None)
-
-
-def _shown(uri: str) -> str:
-    return re.sub(r"//[^/@]*@", "//***@", uri)
 
 
 def _existing_store(tracking_uri: str | None) -> str:
@@ -240,7 +179,7 @@ def _sweep_id(client: MlflowClient, ids: Sequence[str], parents: pd.DataFrame, s
 
 def _with_foreign(found: list[Run]) -> tuple[list[Run], tuple[str, ...]]:
     """Returns trials and runs of other trackers without their parents, and the warning that goes with them."""
-    named_as_parent = {run.data.tags.get(_PARENT_TAG) for run in found}
+    named_as_parent = {run.data.tags.get(PARENT_TAG) for run in found}
     kept = [
         run
         for run in found
@@ -265,140 +204,3 @@ def _nothing(client: MlflowClient, ids: Sequence[str], label: str, sweep: str | 
             f"{'at least ' if others == _PAGE else ''}{others} other runs: pass foreign=True to read those too"
         )
     return f"{where}experiment {label} has no runs yet"
-
-
-def _parents_frame(found: Sequence[Run]) -> pd.DataFrame:
-    columns = ["name", "status", "start_ms", "end_ms", "sweep_id"]
-    rows = [{**_info(run), "sweep_id": run.data.tags.get(names.TAG_SWEEP_ID)} for run in found]
-    index = pd.Index([str(run.info.run_id) for run in found], name="run_id", dtype="str")
-    return pd.DataFrame(rows, index=index, columns=columns)
-
-
-def _runs_frame(found: Sequence[Run]) -> pd.DataFrame:
-    index = pd.Index([str(run.info.run_id) for run in found], name="run_id", dtype="str")
-    fixed = ["name", "status", "start_ms", "end_ms", "parent_run_id", *_TAG_COLUMNS.values()]
-    frame = pd.DataFrame([_row(run) for run in found], index=index)
-    return frame.reindex(columns=[*fixed, *sorted(column for column in frame.columns if column not in fixed)])
-
-
-def _row(run: Run) -> dict[str, Any]:
-    row = _info(run)
-    row["parent_run_id"] = run.data.tags.get(_PARENT_TAG)
-    for tag, value in run.data.tags.items():
-        if not tag.startswith("mlflow."):
-            row[_TAG_COLUMNS.get(tag) or (tag.removeprefix("drl.") if tag.startswith("drl.") else f"tag.{tag}")] = value
-    row.update({f"param.{key}": value for key, value in run.data.params.items()})
-    if not row.get("config_hash") and run.data.params:
-        row["config_hash"] = config_hash(run.data.params)
-    if not row.get("seed"):
-        row["seed"] = run.data.params.get("seed")
-    return row
-
-
-def _info(run: Run) -> dict[str, Any]:
-    return {
-        "name": str(run.info.run_name or run.info.run_id),
-        "status": str(run.info.status),
-        "start_ms": run.info.start_time,
-        "end_ms": run.info.end_time,
-    }
-
-
-class _MlflowSource:
-    """Reads histories and series of the runs of one store; what was read is kept. Safe to use from threads."""
-
-    def __init__(self, client: MlflowClient, uri: str, runs: Sequence[Run], max_workers: int) -> None:
-        self._client = client
-        self._uri = uri
-        self._max_workers = max_workers
-        self._metrics: Mapping[str, frozenset[str]] = {run.info.run_id: frozenset(run.data.metrics) for run in runs}
-        self._attempts: dict[str, tuple[Attempt, ...]] = {}
-        self._histories: dict[tuple[str, str], History] = {}
-        self._folder: Path | None = None
-        self._lock = Lock()
-        bad = []
-        for run in runs:
-            try:
-                self._attempts[run.info.run_id] = parse_attempts(run.data.tags.get(names.TAG_ATTEMPTS))
-            except ValueError as error:
-                bad.append(Unreadable(run.info.run_id, f"the tag {names.TAG_ATTEMPTS} is broken ({error}): no point "))
-        self.bad_attempts = tuple(replace(item, reason=f"{item.reason}can be told superseded") for item in bad)
-
-    def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> tuple[pd.DataFrame, tuple[Unreadable, ...]]:
-        """Returns the points that count, and the runs of which a history could not be read."""
-        pairs = [pair for pair in product(run_ids, metrics) if pair[1] in self._metrics.get(pair[0], frozenset())]
-        failures = _Failures()
-        with reading(self._uri), ThreadPoolExecutor(self._max_workers, thread_name_prefix="histories") as pool:
-            missing = [pair for pair in pairs if pair not in self._histories]
-            for history in pool.map(lambda pair: failures.guard(pair, self._history), missing):
-                if history is not None:
-                    self._histories[history.run_id, history.metric] = history
-        known = [self._histories[pair] for pair in pairs if pair in self._histories]
-        return histories_frame(known), failures.unreadable()
-
-    def _history(self, run_id: str, metric: str) -> History:
-        points = self._client.get_metric_history(run_id, metric)
-        rows = [(point.step, point.value, point.timestamp) for point in points]
-        return clean_history(run_id, metric, rows, self._attempts.get(run_id, ()))
-
-    def series(self, run_id: str) -> pd.DataFrame:
-        """Returns the run's evaluation series; downloaded once."""
-        with self._lock:
-            if self._folder is None:
-                self._folder = Path(tempfile.mkdtemp(prefix="drl-series-"))
-                weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
-            path = self._folder / run_id / SERIES_FILE
-            if not path.is_file():
-                self._download(run_id, path.parents[1])
-        try:
-            return pd.read_parquet(path)
-        except (OSError, ValueError) as error:
-            raise DataError(f"the evaluation series of run {run_id} cannot be read: {error}") from error
-
-    def _download(self, run_id: str, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        with reading(self._uri):
-            kept = [str(item.path) for item in self._client.list_artifacts(run_id, names.SERIES_ARTIFACT)]
-            if SERIES_FILE not in kept:
-                raise DataError(
-                    f"run {run_id} kept no evaluation series (artifact {SERIES_FILE}): it was not evaluated, does not "
-                    "trade, is still running, or was logged by another tracker"
-                )
-            self._client.download_artifacts(run_id, SERIES_FILE, str(folder))
-
-
-@dataclass
-class _Failure:
-    metrics: list[str]
-    reason: str
-
-
-class _Failures:
-    """Collects what could not be read; after `_GIVE_UP_AFTER` failures asks a broken store nothing more."""
-
-    def __init__(self) -> None:
-        self._failed: dict[str, _Failure] = {}
-        self._count = 0
-        self._lock = Lock()
-
-    def guard(self, pair: tuple[str, str], read: Callable[[str, str], History]) -> History | None:
-        run_id, metric = pair
-        if self._count >= _GIVE_UP_AFTER:
-            self._note(run_id, metric, f"not tried after {_GIVE_UP_AFTER} failures")
-            return None
-        try:
-            return read(run_id, metric)
-        except Exception as error:  # noqa: BLE001 - whatever a store raises, the other runs are still read
-            self._note(run_id, metric, f"{type(error).__name__}: {error}")
-            return None
-
-    def _note(self, run_id: str, metric: str, reason: str) -> None:
-        with self._lock:
-            self._count += 1
-            self._failed.setdefault(run_id, _Failure([], reason)).metrics.append(metric)
-
-    def unreadable(self) -> tuple[Unreadable, ...]:
-        return tuple(
-            Unreadable(run_id, f"history of {', '.join(failure.metrics)}: {failure.reason}")
-            for run_id, failure in sorted(self._failed.items())
-        )

@@ -91,8 +91,9 @@ class RunSet:
                 return name
         if not self.metrics:
             raise DataError(f"none of the {len(self)} runs has any metric, so not {metric!r} either")
-        group = [name for name in self.metrics if name.split("/")[0] == published.split("/")[0]]
-        shown = ", ".join((group or list(self.metrics))[:_LISTED])
+        folder = published.rpartition("/")[0]
+        near = [name for name in self.metrics if name.rpartition("/")[0] == folder]
+        shown = ", ".join((near or list(self.metrics))[:_LISTED])
         raise DataError(
             f"none of the {len(self)} runs has the metric {metric!r}{names.suggestion(published, self.metrics)}. "
             f"They have {len(self.metrics)} metrics, among them: {shown}"
@@ -129,22 +130,23 @@ class RunSet:
             loaded=self.loaded | frozenset(missing),
         )
 
-    def history(self, metric: str, run_id: str | None = None) -> pd.DataFrame | pd.Series[float]:
-        """Returns a metric over env steps: a table with a column a run, or one run's values.
+    def history(self, metric: str) -> pd.DataFrame:
+        """Returns a metric over env steps: index `step`, a column for each run that has a point.
 
         Args:
             metric: MLflow name or Tune path.
-            run_id: the run; None for all of them. Runs without a point have no column.
 
         Returns:
-            Index `step`; missing where a run has no point at that step or the value is undefined.
+            Missing where a run has no point at that step or the value is undefined.
         """
+        return self._points(metric).pivot(index="step", columns="run_id", values="value")
+
+    def run_history(self, metric: str, run_id: str) -> pd.Series[float]:
+        """Returns a metric of one run over its own env steps: index `step`, missing where undefined."""
+        self._known(run_id)
         points = self._points(metric)
-        if run_id is not None:
-            self._known(run_id)
-            one = points[points["run_id"] == run_id]
-            return pd.Series(one["value"].to_numpy(), index=pd.Index(one["step"], name="step"), name=run_id)
-        return points.pivot(index="step", columns="run_id", values="value")  # noqa: PD010 - one value a cell
+        one = points[points["run_id"] == run_id]
+        return pd.Series(one["value"].to_numpy(), index=pd.Index(one["step"], name="step"), name=run_id)
 
     def final(self, metric: str) -> pd.DataFrame:
         """Returns each run's value at its last point of a metric.

@@ -75,15 +75,15 @@ def _environments(config: SweepConfig, market: Market) -> dict[str, dict[str, An
 
 def _default_config(algorithm: str) -> Any:
     from ray.rllib.algorithms.registry import ALGORITHMS
-    from ray.tune.registry import get_trainable_cls
 
     if algorithm not in ALGORITHMS:
         known = sorted(ALGORITHMS)
         raise ConfigurationError(
             f"agents: unknown algorithm {algorithm!r}{suggestion(algorithm, known)}; RLlib has {', '.join(known)}"
         )
-    trainable: Any = get_trainable_cls(algorithm)  # type: ignore[no-untyped-call]
-    return trainable.get_default_config()
+    # By its own loader: asking Tune for the name imports every algorithm and RLlib's debug environments.
+    load: Any = ALGORITHMS[algorithm]
+    return load()[1]
 
 
 def _settable(settings: Any) -> list[str]:

@@ -124,9 +124,9 @@ class SweepConfig(_Part):
     split: SplitConfig = SplitConfig()
     features: dict[str, Any] = Field(default_factory=dict)
     env: dict[str, Any] = Field(default_factory=dict)
-    agents: tuple[AgentConfig, ...] = Field(min_length=1)
+    agents: list[AgentConfig] = Field(min_length=1)
     search: dict[str, SearchDimension] = Field(default_factory=dict)
-    seeds: tuple[int, ...] = Field(default=(1, 2, 3), min_length=1)
+    seeds: list[int] = Field(default=[1, 2, 3], min_length=1)
     samples: int = Field(default=1, ge=1)
     stop: dict[str, float] = Field(min_length=1)
     objective: ObjectiveConfig = ObjectiveConfig()
@@ -162,9 +162,12 @@ def parse_config(given: Mapping[str, Any], where: str) -> SweepConfig:
     try:
         return SweepConfig.model_validate(_numbers(given))
     except ValidationError as error:
-        problems = [_problem(item) for item in error.errors()]
-        lines = "".join(f"\n  {problem}" for problem in dict.fromkeys(problems))
-        raise ConfigurationError(f"{where}: {len(set(problems))} problem(s){lines}") from error
+        problems: dict[str, list[str]] = {}
+        for item in error.errors():
+            path, problem = _problem(item)
+            problems.setdefault(path, []).append(problem)
+        lines = "".join(f"\n  {path}: {' or '.join(dict.fromkeys(said))}" for path, said in problems.items())
+        raise ConfigurationError(f"{where}: {len(problems)} problem(s){lines}") from error
 
 
 def _numbers(value: Any) -> Any:
@@ -178,19 +181,19 @@ def _numbers(value: Any) -> Any:
     return value
 
 
-def _problem(item: Any) -> str:
+def _problem(item: Any) -> tuple[str, str]:
+    """Returns the path into the file and what is wrong there."""
     location = [part for part in item["loc"] if not (isinstance(part, str) and part.startswith(("tuple[", "float")))]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     if item["type"] == "extra_forbidden":
         allowed = _keys_at(location[:-1])
         hint = suggestion(str(location[-1]), allowed) or f"; allowed: {', '.join(allowed)}"
-        return f"{path}: unknown key{hint}"
+        return path, f"unknown key{hint}"
     if item["type"] == "missing":
-        return f"{path}: is needed and missing"
-    message = item["msg"].removeprefix("Value error, ")
+        return path, "is needed and missing"
     given = item["input"]
     shown = "" if isinstance(given, Mapping) else f" (given {given!r})"
-    return f"{path or 'the file'}: {message}{shown}"
+    return path or "the file", item["msg"].removeprefix("Value error, ") + shown
 
 
 def _keys_at(location: list[Any]) -> list[str]:

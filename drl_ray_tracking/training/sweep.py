@@ -17,7 +17,7 @@ from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.tracking.callback import MLflowTrackingCallback
 from drl_ray_tracking.tracking.preflight import check_store
 from drl_ray_tracking.training.algorithms import algorithm_config
-from drl_ray_tracking.training.config import AgentConfig, SweepConfig
+from drl_ray_tracking.training.config import SweepConfig
 from drl_ray_tracking.training.market import load_market
 from drl_ray_tracking.training.progress import SweepProgress
 
@@ -65,7 +65,7 @@ def run_sweep(config: SweepConfig, *, base_dir: Path, console: Console) -> Sweep
     results = []
     for (agent, settings), tracking in zip(prepared, callbacks, strict=True):
         name = f"{config.experiment}-{agent.algorithm.lower()}-{stamp}"
-        results.append(_fit(config, agent, settings, tracking, name, console))
+        results.append(_fit(config, settings, tracking, name, console))
     return SweepOutcome(
         experiment=config.experiment,
         tracking_uri=callbacks[0].tracking_uri,
@@ -92,7 +92,6 @@ def _tracking(config: SweepConfig, tags: dict[str, str]) -> MLflowTrackingCallba
 
 def _fit(
     config: SweepConfig,
-    agent: AgentConfig,
     settings: Any,
     tracking: MLflowTrackingCallback,
     name: str,
@@ -103,7 +102,7 @@ def _fit(
     objective = config.objective
     progress = SweepProgress(console, tracking, metric=objective.metric, mode=objective.mode)
     tuner = tune.Tuner(
-        agent.algorithm,
+        settings.algo_class,
         param_space=settings,
         tune_config=tune.TuneConfig(
             metric=names.tune_path(objective.metric),

@@ -1,0 +1,36 @@
+# Two commands matter: `make demo` and `make test`. Everything lives in .venv; nothing else is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check bench test-cluster test-browser clean
+
+demo: $(INSTALLED)  ## trains a small sweep on real market data, compares it, writes a report
+	$(BIN)/drl-track train configs/demo.yaml --report demo-report
+
+test: check  ## everything a change must pass
+	$(BIN)/pytest -m "not cluster and not browser and not bench"
+
+check: $(INSTALLED)  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(INSTALLED)  ## prints measurements, each a ratio within one run
+	$(BIN)/pytest -m bench -s tests/benchmarks
+
+test-cluster: $(INSTALLED)  ## slow: Ray heads and jobs of their own
+	$(BIN)/pytest -m cluster
+
+test-browser: $(INSTALLED)  ## needs Chromium on the machine
+	$(BIN)/pytest -m browser
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	touch $(INSTALLED)
+
+clean:
+	rm -rf $(VENV) demo-report

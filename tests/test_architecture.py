@@ -1,0 +1,144 @@
+"""The import table, executed: which room may import what. A new room needs a row here."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import drl_ray_tracking
+
+ROOT = Path(drl_ray_tracking.__file__).parent
+OURS = "drl_ray_tracking"
+
+# Longest matching prefix wins: (our rooms it may import, third parties it may import).
+TABLE: dict[str, tuple[set[str], set[str]]] = {
+    "": ({"*"}, set()),  # the package's own __init__ names the public API, lazily
+    "errors": (set(), set()),
+    "names": (set(), set()),
+    "fingerprint": ({"names"}, set()),
+    "episodes": ({"episodes", "errors", "names"}, {"numpy"}),
+    "capture": ({"capture", "episodes", "errors", "names"}, {"gymnasium", "numpy"}),
+    "capture.callback": ({"capture", "episodes", "errors", "names"}, {"numpy", "ray"}),
+    "capture.instrument": ({"capture", "episodes", "errors", "names"}, {"numpy", "ray"}),
+    "capture.series": ({"capture", "episodes", "errors", "names"}, {"numpy", "pyarrow"}),
+    "tracking": ({"tracking", "errors", "names", "fingerprint"}, set()),
+    "tracking.callback": ({"tracking", "errors", "names", "fingerprint"}, {"ray"}),
+    "tracking.identity": ({"tracking", "errors", "names", "fingerprint"}, {"ray"}),
+    "tracking.mlflow_sink": ({"tracking", "errors", "names"}, {"mlflow"}),
+    "tracking.storage": ({"tracking", "errors", "names"}, {"pyarrow"}),
+    "analysis": ({"analysis", "errors", "names", "fingerprint"}, {"numpy", "pandas", "scipy", "rich"}),
+    "analysis.runs": ({"analysis", "errors", "names"}, {"mlflow", "numpy", "pandas"}),
+    "analysis.publish": ({"analysis", "errors", "names"}, {"mlflow", "numpy", "pandas"}),
+    "analysis.plots": ({"analysis", "errors", "names"}, {"matplotlib", "numpy", "pandas"}),
+    "training": ({"training", "capture", "tracking", "analysis", "episodes", "errors", "names"},
+                 {"gymnasium", "numpy", "pandas", "pydantic", "ray", "rich", "yaml"}),
+    "cli": ({"*"}, {"rich", "typer"}),
+}  # fmt: skip
+STATISTICS = {
+    "bootstrap", "effects", "inputs", "intervals", "multiplicity", "overfitting", "selection", "stability", "variance",
+}  # fmt: skip
+TABLE.update({f"analysis.{name}": ({"analysis", "errors"}, {"numpy", "scipy"}) for name in STATISTICS})
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found.append((".".join(part for part in parts if part != "__init__"), path))
+    return found
+
+
+def imports_of(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute here"
+            assert node.module is not None
+            found.add(node.module)
+            found.update(f"{node.module}.{alias.name}" for alias in node.names if node.module == OURS)
+    return found
+
+
+def row(module: str) -> tuple[set[str], set[str]]:
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        key = ".".join(parts[:length])
+        if key in TABLE:
+            return TABLE[key]
+    raise AssertionError(f"{module} has no row in the import table")
+
+
+@pytest.mark.parametrize(("module", "path"), modules(), ids=[name or "__init__" for name, _ in modules()])
+def test_imports_point_only_downwards(module: str, path: Path) -> None:
+    rooms, third_parties = row(module)
+    for imported in imports_of(path):
+        top, _, rest = imported.partition(".")
+        if top == OURS:
+            room = rest.split(".")[0]
+            assert not room or room in rooms or "*" in rooms, f"{module} may not import {imported}"
+        elif top not in sys.stdlib_module_names:
+            assert top in third_parties, f"{module} may not import {imported}"
+
+
+def test_the_table_has_no_row_for_what_is_gone() -> None:
+    there = {name for name, _ in modules()}
+    gone = [key for key in TABLE if key not in there and not any(name.startswith(f"{key}.") for name in there)]
+    assert not gone
+
+
+def loaded_by(code: str) -> set[str]:
+    """Returns the top-level and second-level names of all modules a fresh interpreter has after some code."""
+    program = f"{code}\nimport sys\nprint(' '.join('.'.join(name.split('.')[:2]) for name in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split())
+
+
+HEAVY = {"mlflow", "pandas", "pyarrow", "ray", "scipy", "torch", "matplotlib", "numpy"}
+
+
+def test_importing_the_package_loads_nothing_heavy() -> None:
+    assert not loaded_by("import drl_ray_tracking") & HEAVY
+
+
+HELP = """
+import sys
+sys.argv = ["drl-track", "--help"]
+from drl_ray_tracking.cli import main
+try:
+    main()
+except SystemExit:
+    pass
+"""
+PICKLE = """
+import functools, pickle, sys
+from drl_ray_tracking.capture.callback import CaptureSettings, EpisodeCapture
+sys.stdout.write(pickle.dumps(functools.partial(EpisodeCapture, CaptureSettings())).hex())
+"""
+
+
+def test_help_loads_nothing_heavy() -> None:
+    loaded = loaded_by(HELP)
+    assert "typer" in loaded
+    assert not loaded & HEAVY
+
+
+def test_a_worker_loads_no_tracking_analysis_training_or_mlflow() -> None:
+    done = subprocess.run([sys.executable, "-c", PICKLE], capture_output=True, text=True, check=True)
+    pickled = done.stdout
+    loaded = loaded_by(f"import pickle; pickle.loads(bytes.fromhex({pickled!r}))()")
+    assert "drl_ray_tracking.capture" in loaded
+    for forbidden in ("mlflow", *(f"{OURS}.{room}" for room in ("tracking", "analysis", "training", "cli"))):
+        assert forbidden not in loaded
+
+
+def test_every_public_name_is_there() -> None:
+    for name in drl_ray_tracking.__all__:
+        assert getattr(drl_ray_tracking, name) is not None
+    with pytest.raises(AttributeError, match="public are"):
+        _ = drl_ray_tracking.nothing_of_that_name  # type: ignore[attr-defined]
