@@ -191,9 +191,7 @@ def compare(
     )
 
 
-def _checked_settings(
-    runs: RunSet, mode: str, by: str, at: str, confidence: float, statuses: Sequence[str]
-) -> str:
+def _checked_settings(runs: RunSet, mode: str, by: str, at: str, confidence: float, statuses: Sequence[str]) -> str:
     """Returns the column that `by` names; raises ConfigurationError with every problem of the settings."""
     problems: list[str] = []
     try:
@@ -220,16 +218,17 @@ def _checked_settings(
     return column
 
 
-def _left_out(
-    table: pd.DataFrame, metric: str, by: str, statuses: Sequence[str]
-) -> Iterator[tuple[str, list[str]]]:
+def _left_out(table: pd.DataFrame, metric: str, by: str, statuses: Sequence[str]) -> Iterator[tuple[str, list[str]]]:
     """Yields why runs are not compared and which; a run is left out for its first reason."""
     for status in sorted(set(table["status"]) - set(statuses)):
         yield f"with status {status}", list(table.index[table["status"] == status])
     table = table[table["status"].isin(statuses)]
     absent = table["step"].isna()
     yield f"without any defined point of {metric}", list(table.index[absent])
-    yield f"whose last value of {metric} is undefined (NaN or infinite)", list(table.index[table["value"].isna() & ~absent])
+    yield (
+        f"whose last value of {metric} is undefined (NaN or infinite)",
+        list(table.index[table["value"].isna() & ~absent]),
+    )
     table = table[table["value"].notna()]
     yield f"without a value of {by.removeprefix('param.')}", list(table.index[table["group"].isna()])
 
@@ -280,7 +279,7 @@ def _groups_frame(
     rankable = frame["n_seeds"] >= LEAST_SEEDS
     order = frame["iqm"].where(rankable) * (-1.0 if mode == "max" else 1.0)
     # One ranked group would be first of one: a rank needs another group to be better than.
-    rank = order.rank(method="min").where(rankable.sum() > 1)
+    rank = order.rank(method="min") if rankable.sum() > 1 else pd.Series(math.nan, index=frame.index)
     frame.insert(1, "rank", rank.astype("Int64"))
     return frame.assign(order=order).sort_values(["order", "label"], na_position="last").drop(columns="order")
 
@@ -301,7 +300,7 @@ def _interval(score_R: FloatArray, confidence: float, entropy: list[int]) -> tup
 def _best_run(values: pd.DataFrame, labels: dict[Any, str], mode: Mode) -> BestRun:
     column = values["value"]
     run_id = str(column.idxmax() if mode == "max" else column.idxmin())
-    row = values.loc[run_id]
+    row = values.loc[run_id].to_dict()
     return BestRun(run_id, str(row["name"]), float(row["value"]), int(row["step"]), labels[row["group"]])
 
 
@@ -329,7 +328,7 @@ def _ranking(groups: pd.DataFrame, scores: dict[str, FloatArray], mode: Mode) ->
     overlap = first["low"] <= second["high"] and second["low"] <= first["high"]
     yield (
         f"{first['label']} comes before {second['label']}: a seed of the first is better than one of the second with "
-        f"probability {better:.2f}; their intervals {'overlap, so they are not separated' if overlap else 'are apart'}."
+        f"probability {better:.2f}; their intervals {'overlap: not clearly apart' if overlap else 'are apart'}."
     )
     if overlap:
         needed = seeds_to_separate(first["mean"], first["sd"], second["mean"], second["sd"])
@@ -346,8 +345,8 @@ def _optimism(best: BestRun, n_runs: int, n_evaluations: int, at: At, mode: Mode
         return f"The only value is {best.value:.4g} ({best.name})."
     return (
         f"The best single value, {best.value:.4g} ({best.name}), is the best of {over}: it was chosen for being "
-        f"{'high' if mode == 'max' else 'low'}, so it is optimistic, and the more were looked at, the more so. It is no "
-        "estimate of what this run does on new data."
+        f"{'high' if mode == 'max' else 'low'}, so it is optimistic, and the more were looked at, the more so. It is "
+        "no estimate of what this run does on new data."
     )
 
 
@@ -357,10 +356,11 @@ def _cautions(runs: RunSet, values: pd.DataFrame, groups: pd.DataFrame, by: str)
         known = used[column].dropna().unique() if column in used else ()
         if len(known) > 1:
             shown = ", ".join(str(value) for value in known[:_NAMED]) + (", ..." if len(known) > _NAMED else "")
-            yield f"Not comparable: the runs come from {len(known)} {plural} ({shown}). Values on different data do not rank."
+            yield f"Not comparable: the runs come from {len(known)} {plural} ({shown}); on other data, other values."
     steps = values["step"]
     if steps.nunique() > 1:
-        yield f"The values were taken at different env steps, {steps.min():,} to {steps.max():,}: some runs had less training."
+        span = f"{steps.min():,} to {steps.max():,}"
+        yield f"The values were taken at different env steps, {span}: some runs had less training."
     unseeded = int(values["seed"].isna().sum())
     if unseeded:
         yield f"{unseeded} of {len(values)} runs recorded no seed: each counts as one."

@@ -60,9 +60,10 @@ def evaluation_at(series: pd.DataFrame, step: int | None = None) -> pd.DataFrame
     wanted = steps[-1] if step is None else step
     if wanted not in steps:
         raise DataError(f"there is no evaluation at {wanted} env steps, only at {', '.join(map(str, steps))}")
-    bars = series[series["step"] == wanted]
+    bars: pd.DataFrame = series[series["step"] == wanted]
     # A resumed trial may have evaluated the same weights twice: the later iteration counts.
-    return bars[bars["iteration"] == bars["iteration"].max()]
+    last: pd.DataFrame = bars[bars["iteration"] == bars["iteration"].max()]
+    return last
 
 
 def equity_curves(bars: pd.DataFrame) -> list[EquityCurve]:
@@ -85,8 +86,8 @@ def _curve(symbol: str, bars: pd.DataFrame) -> EquityCurve:
     length = sum(len(part) for part in windows)
     forward = together is not None and bool(np.all(np.diff(together) >= np.timedelta64(0, "s")))
     x = together if together is not None and forward else np.arange(length)
-    growth = _chained([part["equity"].to_numpy(dtype=np.float64) for part in windows])
-    peak = np.maximum.accumulate(np.maximum(growth, 0.0))
+    growth = _chained([_until_ruin(part["equity"].to_numpy(dtype=np.float64)) for part in windows])
+    peak = np.maximum.accumulate(growth)
     hold = _chained([part["price"].to_numpy(dtype=np.float64) for part in windows])
     return EquityCurve(
         symbol=symbol,
@@ -104,10 +105,16 @@ def _chained(levels: list[FloatArray]) -> FloatArray:
     for level in levels:
         with np.errstate(divide="ignore", invalid="ignore"):
             part = end * level / level[0]
-        # Ruin is for good: an account at or below zero, or not a number, has nothing left to grow.
         parts.append(part)
         end = float(part[-1])
     return np.concatenate(parts)
+
+
+def _until_ruin(equity: FloatArray) -> FloatArray:
+    """Returns equity that stays zero from the first bar at which it is zero, negative or not a number."""
+    if not equity[0] > 0.0:
+        raise DataError(f"an evaluation window must start with an equity above zero but starts with {equity[0]}")
+    return np.where(np.logical_or.accumulate(~(equity > 0.0)), 0.0, equity)
 
 
 def _times(stamps: pd.Series[float] | pd.Series[str]) -> NDArray[np.datetime64] | None:

@@ -11,28 +11,35 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING, Final
+from typing import Any, Final, Protocol
 
 import pandas as pd
 
 from drl_ray_tracking import names
 from drl_ray_tracking.analysis.histories import Attempt, History, clean_history, histories_frame, parse_attempts
 from drl_ray_tracking.analysis.runset import Unreadable
+from drl_ray_tracking.analysis.runtable import Run
 from drl_ray_tracking.analysis.store_errors import store_errors
 from drl_ray_tracking.errors import DataError
-
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-    from mlflow.tracking import MlflowClient
 
 SERIES_FILE: Final = f"{names.SERIES_ARTIFACT}/evaluations.parquet"
 _GIVE_UP_AFTER: Final = 20
 
 
+class Client(Protocol):
+    """What is used of an `MlflowClient`."""
+
+    def get_metric_history(self, run_id: str, key: str) -> Sequence[Any]: ...
+
+    def list_artifacts(self, run_id: str, path: str | None = None) -> Sequence[Any]: ...
+
+    def download_artifacts(self, run_id: str, path: str, dst_path: str | None = None) -> str: ...
+
+
 class MlflowSource:
     """Reads histories and series of the runs of one store; what was read is kept. Safe to use from threads."""
 
-    def __init__(self, client: MlflowClient, uri: str, runs: Sequence[Run], max_workers: int) -> None:
+    def __init__(self, client: Client, uri: str, runs: Sequence[Run], max_workers: int) -> None:
         self._client = client
         self._uri = uri
         self._max_workers = max_workers

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import pandas as pd
 
 from drl_ray_tracking import names
 from drl_ray_tracking.fingerprint import config_hash
 
-if TYPE_CHECKING:
-    from mlflow.entities import Run
-
+Run = Any  # an mlflow.entities.Run; only `runs` and `publish` may import mlflow
 PARENT_TAG: Final = "mlflow.parentRunId"
 
 _TAG_COLUMNS: Final = {

@@ -27,7 +27,7 @@ def store_errors(uri: str) -> Iterator[None]:
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".replace(uri, _shown(uri))
         raise ConfigurationError(
-            f"the tracking store {_shown(uri)} cannot be read: {reason}. Is the server up and the address right?"
+            f"the tracking store {_shown(uri)} failed: {reason}. Is it up and the address right?"
         ) from error
     finally:
         for key in ours:

@@ -10,6 +10,8 @@ import math
 import re
 from typing import TYPE_CHECKING, Final
 
+import pandas as pd
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -27,7 +29,7 @@ def group_rows(comparison: Comparison) -> list[dict[str, str]]:
         low, high = number(row["low"]), number(row["high"])
         rows.append(
             {
-                "rank": f"{row['rank']:d}" if row["rank"] == row["rank"] else _MISSING,
+                "rank": _MISSING if pd.isna(row["rank"]) else str(row["rank"]),
                 "group": str(row["label"]),
                 "seeds": str(row["n_seeds"]),
                 "IQM": number(row["iqm"]),
@@ -77,9 +79,13 @@ def markdown_page(comparison: Comparison, max_groups: int | None = None) -> str:
 
 def escape(text: str) -> str:
     """Returns Markdown that shows a text as it is: one line, no HTML, no markup, no table cell ended."""
-    line = "".join(sign if sign.isprintable() else " " for sign in text)
     # `&` and `<` first: what follows adds backslashes only, which HTML leaves alone.
-    return re.sub(r"([\\\\`*_{}\[\]|~#!])", r"\\\1", html.escape(line, quote=False))
+    return re.sub(r"([\\`*_{}\[\]|~#!])", r"\\\1", html.escape(printable(text), quote=False))
+
+
+def printable(text: str) -> str:
+    """Returns a text with a space for every line break, control character and invisible sign."""
+    return "".join(sign if sign.isprintable() else " " for sign in text)
 
 
 def terminal_table(comparison: Comparison) -> Table:
@@ -88,10 +94,10 @@ def terminal_table(comparison: Comparison) -> Table:
     from rich.text import Text
 
     rows = group_rows(comparison)
-    caption = "\n".join((*comparison.findings, *comparison.notes))
-    table = Table(title=Text(comparison.metric), caption=Text(caption), caption_justify="left")
+    caption = "\n".join(printable(sentence) for sentence in (*comparison.findings, *comparison.notes))
+    table = Table(title=Text(printable(comparison.metric)), caption=Text(caption), caption_justify="left")
     for title in rows[0]:
         table.add_column(title, justify="left" if title in _TEXT_COLUMNS else "right")
     for row in rows:
-        table.add_row(*(Text("".join(sign if sign.isprintable() else " " for sign in cell)) for cell in row.values()))
+        table.add_row(*(Text(printable(cell)) for cell in row.values()))
     return table

@@ -99,6 +99,8 @@ def _fit(
 ) -> Any:
     from ray import tune
 
+    # Tune's newer output prints its own tables whatever `verbose` says; one status line is ours.
+    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     objective = config.objective
     progress = SweepProgress(console, tracking, metric=objective.metric, mode=objective.mode)
     tuner = tune.Tuner(

@@ -1,0 +1,104 @@
+"""Names are legal for MLflow and can be had back."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from drl_ray_tracking import names
+
+any_text = st.text(max_size=60) | st.text(alphabet="_x25f./ @[]", max_size=20)
+
+
+@given(any_text)
+@example("_x_")
+@example("_x2@_")
+@example("..a/./b")
+@example(" padded ")
+@example("a//b/")
+@example("/absolute")
+@example("ends in newline\n")
+@example("")
+def test_a_legal_name_is_reversible(name: str) -> None:
+    assert names.original_metric_name(names.legal_metric_name(name)) == name or len(name) > 40
+
+
+@given(any_text | st.text(min_size=230, max_size=300))
+@example("..a")
+@example(".")
+@example("a/..")
+@example("\ud800")
+def test_mlflow_accepts_every_legal_name(name: str) -> None:
+    from mlflow.utils.validation import _validate_metric_name, _validate_param_name
+
+    legal = names.legal_metric_name(name)
+    _validate_metric_name(legal)
+    _validate_param_name(legal)
+    assert len(legal) <= 250
+
+
+@given(st.lists(any_text, unique=True, max_size=8))
+def test_two_names_never_become_one(given_names: list[str]) -> None:
+    assert len({names.legal_metric_name(name) for name in given_names}) == len(given_names)
+
+
+@pytest.mark.parametrize("name", ["train/episode/return_mean", "eval/trading/by_symbol/GOOGL/sharpe", "Größe", "a b"])
+def test_a_readable_name_stays_as_it_is(name: str) -> None:
+    assert names.legal_metric_name(name) == name
+
+
+def test_long_names_are_cut_apart() -> None:
+    one, two = (names.legal_metric_name("a" * 300 + end) for end in "bc")
+    assert len(one) == len(two) == 250
+    assert one != two
+
+
+@pytest.mark.parametrize(
+    ("path", "published"),
+    [
+        ("evaluation/env_runners/trading/sharpe", "eval/trading/sharpe"),
+        ("env_runners/episode/return_mean", "train/episode/return_mean"),
+        ("env_runners/episode_return_mean", "train/rllib/episode_return_mean"),
+        ("learners/default_policy/vf_loss", "learner/default_policy/value_loss"),
+        ("learners/default_policy/policy_loss", "learner/default_policy/policy_loss"),
+        ("training_iteration", "progress/iteration"),
+        ("evaluation/weights_step", "eval/weights_step"),
+    ],
+)
+def test_either_name_of_a_metric_leads_to_the_other(path: str, published: str) -> None:
+    assert names.published_name(path) == published
+    assert names.tune_path(published) == path
+    assert names.tune_path(path) == path
+    assert names.mlflow_name(path) == names.mlflow_name(published) == published
+
+
+def test_what_nobody_reads_has_no_published_name() -> None:
+    assert names.published_name("timers/training_step") is None
+    assert names.published_name("learners/default_policy/num_module_steps_trained") is None
+
+
+@given(
+    st.recursive(
+        st.integers(), lambda inner: st.dictionaries(st.text("abc", min_size=1), inner, min_size=1), max_leaves=8
+    )
+)
+def test_nest_undoes_flatten(tree: object) -> None:
+    if not isinstance(tree, dict):
+        return
+    rebuilt: dict[str, object] = {}
+    for path, leaf in names.flatten(tree):
+        names.nest(rebuilt, path, leaf)
+    assert rebuilt == tree
+
+
+@pytest.mark.parametrize(("value", "expected"), [(True, 1.0), (3, 3.0), (2.5, 2.5)])
+def test_finite_takes_numbers(value: object, expected: float) -> None:
+    assert names.finite(value) == expected
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, "1.0", None, [1.0], 10**400])
+def test_finite_takes_nothing_else(value: object) -> None:
+    assert names.finite(value) is None
