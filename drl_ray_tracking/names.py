@@ -106,7 +106,17 @@ _LEARNER_KEPT: Final = frozenset(
     }
 )
 USER_GROUP: Final = "user"
-CAPTURED_GROUPS: Final = ("episode", "trading", "action", "reward", "undefined", "capture", USER_GROUP)
+CAPTURED_GROUPS: Final = (
+    "episode",
+    "trading",
+    "action",
+    "reward",
+    "undefined",
+    "capture",
+    "module",
+    "agent",
+    USER_GROUP,
+)
 _TOP_LEVEL: Final[Mapping[str, str]] = {
     ITERATION: "progress/iteration",
     "time_total_s": "progress/wall_time_s",
@@ -127,6 +137,7 @@ _TOP_LEVEL: Final[Mapping[str, str]] = {
 # distributions that nobody follows over time. The allow-list is to stay at tens of charts.
 LESS_READ: Final = (
     "*/undefined/*",
+    "*/agent/*",
     "*/episode/length_[smp]*",
     "*/episode/return_p*",
     "*/episode/calmar_mean",
@@ -251,7 +262,10 @@ def selected(name: str, include: tuple[str, ...], exclude: tuple[str, ...]) -> b
     return not any(fnmatchcase(name, pattern) for pattern in LESS_READ)
 
 
+_PLAIN = re.compile(r"[\w\-:]+(/[\w\-:]+)*")
 _ILLEGAL = re.compile(r"[^\w\-.:/ ]")
+_LEADING_DOTS = re.compile(r"^(\.\.+|\.$)")
+_OUTER_SPACE = re.compile(r"^ +| +$")
 _MAX_KEY = 250
 
 
@@ -259,17 +273,18 @@ _MAX_KEY = 250
 def legal_metric_name(name: str) -> str:
     """Returns a name MLflow accepts; reversible by `original_metric_name` unless it had to be cut.
 
-    An illegal character becomes `_xHH_` (its code point in hexadecimal), and so do a literal `_x`, an
-    empty path part and `.` or `..` as a path part, which MLflow refuses.
+    An illegal character becomes `_xHH_` (its code point in hexadecimal), and so does what MLflow or this
+    escape would take for something else: an underscore before an x, leading dots of a path part, a space at
+    either end. An empty path part becomes `_x_`.
     """
-    if not _ILLEGAL.search(name) and "_x" not in name and "//" not in name and "." not in name:
+    if _PLAIN.fullmatch(name) and "_x" not in name:
         legal = name
     else:
-        escaped = re.sub(r"_(?=x[0-9a-f]+_)", "_x5f_", name)
-        escaped = _ILLEGAL.sub(lambda match: f"_x{ord(match.group()):x}_", escaped)
-        parts = [part.replace(".", "_x2e_") if set(part) == {"."} else part for part in escaped.split("/")]
-        legal = "/".join(part or "_x_" for part in parts)
-    legal = legal.strip() or "_x_"
+        legal = _ILLEGAL.sub(lambda match: _escape(match.group()), re.sub("_(?=x)", _escape("_"), name))
+        legal = "/".join(
+            _LEADING_DOTS.sub(lambda match: _escape(match.group()), part) or "_x_" for part in legal.split("/")
+        )
+        legal = _OUTER_SPACE.sub(lambda match: _escape(match.group()), legal)
     if len(legal) > _MAX_KEY:
         legal = f"{legal[: _MAX_KEY - 9]}-{hash_text(name):08x}"
     return legal
@@ -277,8 +292,11 @@ def legal_metric_name(name: str) -> str:
 
 def original_metric_name(legal: str) -> str:
     """Returns the name `legal_metric_name` was given."""
-    restored = re.sub(r"_x([0-9a-f]+)_", lambda match: chr(int(match.group(1), 16)), legal)
-    return restored.replace("_x_", "")
+    return re.sub(r"_x([0-9a-f]*)_", lambda match: chr(int(match.group(1), 16)) if match.group(1) else "", legal)
+
+
+def _escape(text: str) -> str:
+    return "".join(f"_x{ord(character):x}_" for character in text)
 
 
 def hash_text(text: str) -> int:

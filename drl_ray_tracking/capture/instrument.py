@@ -12,6 +12,7 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 
 from drl_ray_tracking import names
 from drl_ray_tracking.capture.callback import CaptureSettings, EpisodeCapture
+from drl_ray_tracking.capture.measured import Measurement
 from drl_ray_tracking.capture.sources import trading_source
 from drl_ray_tracking.episodes import Conventions, EpisodeMetric
 from drl_ray_tracking.errors import ConfigurationError
@@ -33,8 +34,9 @@ def instrument(
     """Makes an RLlib algorithm measure its episodes exactly, and returns the same configuration.
 
     Afterwards every result carries the KPIs as plain numbers: `env_runners/trading/sharpe`,
-    `evaluation/env_runners/episode/return_mean` and so on. Callbacks that are already there stay; calling
-    it again replaces the settings.
+    `evaluation/env_runners/episode/return_mean` and so on; with several agents also under
+    `module/<id>/...` and `agent/<id>/...`, and trading KPIs only there. Callbacks that are already there stay; calling
+    it again replaces the settings. Call it last: `config.evaluation(...)` afterwards may undo it.
 
     Args:
         config: an `AlgorithmConfig` on the new API stack.
@@ -59,9 +61,7 @@ def instrument(
     if problems:
         raise ConfigurationError("instrument(): " + "; ".join(problems))
     settings = CaptureSettings(
-        source=trading_source(trading),
-        metrics=tuple(metrics),
-        conventions=conventions,
+        measurement=Measurement(trading_source(trading), tuple(metrics), conventions),
         objective=path,
         write_series=write_series,
         evaluation_windows=evaluation_windows,
@@ -71,7 +71,14 @@ def instrument(
 
 
 def _attach(config: Any, settings: CaptureSettings) -> None:
-    config.callbacks([*_kept_callbacks(config), functools.partial(EpisodeCapture, settings)])
+    capture: Any = functools.partial(EpisodeCapture, settings)
+    config.callbacks([*_kept_callbacks(config.callbacks_class), capture])
+    overrides = config.evaluation_config or {}
+    overriding = {key: overrides[key] for key in ("callbacks", "callbacks_class") if key in overrides}
+    if overriding:
+        config.evaluation(
+            evaluation_config={key: [*_kept_callbacks(there), capture] for key, there in overriding.items()}
+        )
     if settings.evaluation_windows is not None:
         _enumerate_windows(config, settings.evaluation_windows)
     elif config.evaluation_interval and _evaluation_slots(config) > 1:
@@ -96,21 +103,19 @@ def _problems(config: Any, metrics: Sequence[Any], evaluation_windows: int | Non
             f"objective {objective!r} needs evaluations, but evaluation_interval is {config.evaluation_interval!r}: "
             "set config.evaluation(evaluation_interval=...)"
         )
+    overrides: Any = config.evaluation_config
+    if isinstance(overrides, AlgorithmConfig):  # RLlib would take it as it is, without our callback
+        problems.append("evaluation_config was assigned directly; give it by config.evaluation(evaluation_config=...)")
     for metric in metrics:
         lacking = [part for part in ("name", "empty", "of", "merge", "compute") if not hasattr(metric, part)]
         if lacking:
             problems.append(f"{metric!r} in metrics= is no EpisodeMetric: it lacks {', '.join(lacking)}")
-    if evaluation_windows is not None:
-        if evaluation_windows < 1:
-            problems.append(f"evaluation_windows={evaluation_windows} must be at least 1")
-        overrides: Any = config.evaluation_config
-        if isinstance(overrides, AlgorithmConfig):
-            problems.append("evaluation_windows= needs evaluation_config as a dict, not as an AlgorithmConfig")
+    if evaluation_windows is not None and evaluation_windows < 1:
+        problems.append(f"evaluation_windows={evaluation_windows} must be at least 1")
     return problems
 
 
-def _kept_callbacks(config: Any) -> list[Any]:
-    there = config.callbacks_class
+def _kept_callbacks(there: Any) -> list[Any]:
     there = list(there) if isinstance(there, (list, tuple)) else [there]
     return [item for item in there if item is not RLlibCallback and getattr(item, "func", None) is not EpisodeCapture]
 

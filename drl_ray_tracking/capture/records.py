@@ -1,84 +1,130 @@
-"""Makes an EpisodeRecord of finished steps: the one place where capture meets the exact statistics."""
+"""Makes an EpisodeRecord of finished steps: the one place where capture meets the exact statistics.
+
+A trading source or a reward component that fails costs its own part, not the episode: dropping the
+episodes that could not be read would bias the statistics of all the others.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 
-from drl_ray_tracking.capture.sources import TradingSource
+from drl_ray_tracking.capture.sources import TradingColumns, TradingSource
 from drl_ray_tracking.capture.steps import EpisodeSteps
 from drl_ray_tracking.episodes import Conventions, EpisodeRecord
+from drl_ray_tracking.errors import EpisodeError
+
+OnError = Callable[[str, Exception], None]
 
 _LABELS: Final = ("symbol", "split", "fold", "window")
 _COMPONENTS: Final = "reward_components"
 
 
-def record_of(steps: EpisodeSteps, source: TradingSource, conventions: Conventions | None) -> EpisodeRecord:
+def record_of(
+    steps: EpisodeSteps, source: TradingSource, conventions: Conventions | None, on_error: OnError
+) -> EpisodeRecord:
     """Returns the record of an episode.
 
     Args:
         steps: the finished episode.
         source: where its trading columns come from.
         conventions: how returns are judged; None takes `periods_per_year` from the infos.
-
-    Raises:
-        EpisodeError: the columns contradict each other, or a required one is missing.
+        on_error: is told where and why a part had to be left out.
     """
-    columns = source.read(steps)
-    labels = {**_labels(steps), **steps.labels}
-    trading: dict[str, Any] = {}
-    if columns is not None:
-        labels.update(columns.labels)
-        trading = {
-            "equity": columns.equity,
-            "position": columns.position,
-            "price": columns.price,
-            "fee": columns.fee,
-            "timestamp": columns.timestamp,
-            "traded": columns.traded,
-        }
-        if conventions is None:
-            conventions = Conventions(periods_per_year=columns.periods_per_year)
-        elif conventions.periods_per_year is None:
-            conventions = replace(conventions, periods_per_year=columns.periods_per_year)
+    plain: dict[str, Any] = {
+        "episode_return": float(steps.rewards.sum()),
+        "length": steps.length,
+        "terminated": steps.terminated,
+        "truncated": steps.truncated,
+        "actions": _actions(steps),
+        "reward_components": _components(steps, on_error),
+        "labels": {**_labels(steps), **steps.labels},
+        "conventions": conventions or Conventions(),
+    }
+    try:
+        columns = source.read(steps)
+        if columns is not None:
+            for problem in getattr(columns, "problems", ()):
+                on_error("trading source", EpisodeError(problem))
+            return EpisodeRecord(**(plain | _trading(columns, plain["labels"], conventions)))
+    except Exception as error:  # noqa: BLE001 - a user's source may raise anything
+        on_error("trading source", error)
+    return EpisodeRecord(**plain)
+
+
+def whole_of(agents: Sequence[EpisodeRecord], *, length: int, terminated: bool, truncated: bool) -> EpisodeRecord:
+    """Returns the record of a multi-agent episode as a whole.
+
+    Its return and reward components are the sums over its agents, its length counts environment steps. It
+    has no actions and trades nothing: pooling the agents' bars would count each bar of a market they share
+    once per agent. Labels are those on which all agents agree.
+    """
+    components: dict[str, float] = {}
+    for record in agents:
+        for name, value in record.reward_components.items():
+            components[name] = components.get(name, 0.0) + value
+    shared = set.intersection(*(set(record.labels.items()) for record in agents)) if agents else set()
     return EpisodeRecord(
-        episode_return=float(steps.rewards.sum()),
-        length=steps.length,
-        terminated=steps.terminated,
-        truncated=steps.truncated,
-        actions=_actions(steps),
-        reward_components=_components(steps),
-        labels=labels,
-        conventions=conventions or Conventions(),
-        **trading,
+        episode_return=sum(record.episode_return for record in agents),
+        length=length,
+        terminated=terminated,
+        truncated=truncated,
+        reward_components=components,
+        labels={key: value for key, value in shared if key in _LABELS},
     )
 
 
+def _trading(columns: Any, labels: Mapping[str, str], conventions: Conventions | None) -> dict[str, Any]:
+    if not isinstance(columns, TradingColumns):
+        raise EpisodeError(f"trading= returned a {type(columns).__name__}: return TradingColumns, or None")
+    rules = conventions or Conventions()
+    if rules.periods_per_year is None:
+        rules = replace(rules, periods_per_year=columns.periods_per_year)
+    return {
+        "equity": columns.equity,
+        "position": columns.position,
+        "price": columns.price,
+        "fee": columns.fee,
+        "timestamp": columns.timestamp,
+        "traded": columns.traded,
+        "labels": {**labels, **columns.labels},
+        "conventions": rules,
+    }
+
+
 def _labels(steps: EpisodeSteps) -> dict[str, str]:
-    last = steps.infos[-1] if steps.infos else {}
-    return {key: str(last[key]) for key in _LABELS if last.get(key) not in (None, "")}
+    last = steps.last_info
+    found = ((key, last.get(key)) for key in _LABELS)
+    return {key: str(value) for key, value in found if isinstance(value, (str, int, float, np.generic)) and value != ""}
 
 
 def _actions(steps: EpisodeSteps) -> np.ndarray | None:
-    """Returns (T,) integers or (T, d) floats; None for actions that are no arrays (Dict, Tuple spaces)."""
-    if not len(steps.actions) or isinstance(steps.actions[0], (Mapping, tuple)):
+    """Returns (T,) integers or (T, d) floats; None for actions that are no numbers."""
+    if not len(steps.actions):
         return None
-    actions = np.asarray(steps.actions)
-    if actions.dtype.kind in "iu" and actions.ndim == 1:
+    try:
+        actions = np.asarray(steps.actions)
+    except ValueError:  # ragged: an action space of variable length
+        return None
+    if actions.dtype.kind in "biu" and actions.ndim == 1:
         return actions
-    if actions.dtype.kind in "fiu":
+    if actions.dtype.kind in "bfiu":
         return actions.reshape(len(actions), -1).astype(np.float64)
     return None
 
 
-def _components(steps: EpisodeSteps) -> dict[str, float]:
-    totals: dict[str, float] = {}
-    for info in steps.infos[1:]:
-        parts = info.get(_COMPONENTS)
-        if isinstance(parts, Mapping):
-            for name, value in parts.items():
-                totals[str(name)] = totals.get(str(name), 0.0) + float(value)
-    return totals
+def _components(steps: EpisodeSteps, on_error: OnError) -> dict[str, float]:
+    reported = steps.column(_COMPONENTS, skip_reset=True)
+    totals: dict[Any, float] = {}
+    try:
+        for parts in reported or ():
+            if parts is not None:
+                for name, value in parts.items():
+                    totals[name] = totals.get(name, 0.0) + float(value)
+    except Exception as error:  # noqa: BLE001 - whatever the environment put there
+        on_error(f"info[{_COMPONENTS!r}]", error)
+        return {}
+    return {str(name): total for name, total in totals.items()}

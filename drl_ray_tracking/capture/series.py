@@ -35,7 +35,7 @@ def series_columns(record: EpisodeRecord, steps: EpisodeSteps) -> Columns | None
         actions = actions[:, 0] if actions.shape[1] == 1 else None
     timestamp = record.timestamp if record.timestamp is not None else missing
     return {
-        **{label: record.labels.get(label, "") for label in ("symbol", "window", "split", "fold")},
+        **{label: record.labels.get(label, "") for label in ("symbol", "window", "split", "fold", "agent")},
         "periods_per_year": record.conventions.periods_per_year or float("nan"),
         "timestamp": timestamp if timestamp.dtype.kind in "fiu" else timestamp.astype(str),
         "equity": record.equity,
@@ -58,7 +58,7 @@ def series_table(episodes: Sequence[Columns], *, iteration: int, step: int) -> p
     """Returns one table of all bars of an evaluation, in the order of its windows.
 
     Columns: iteration, step (lifetime env steps of the weights), episode, symbol, window, split, fold,
-    periods_per_year, bar, timestamp (epoch seconds, or text), equity, price, position, fee, reward, action.
+    agent, periods_per_year, bar, timestamp (epoch seconds, or text), equity, price, position, fee, reward, action.
     """
     import pyarrow as pa
 

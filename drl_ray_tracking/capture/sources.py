@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
+
+import numpy as np
 
 from drl_ray_tracking.capture.steps import EpisodeSteps
 from drl_ray_tracking.errors import ConfigurationError, EpisodeError
-from drl_ray_tracking.names import suggestion
+from drl_ray_tracking.names import finite, suggestion
+
+_PER_MARK: Final = ("equity", "price", "timestamp")
+_PER_STEP: Final = ("position", "fee", "traded")
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,7 @@ class TradingColumns:
 
     `equity`, `price` and `timestamp` have T + 1 entries (the reset's first); `position`, `fee` and
     `traded` have T: what was held during the bar, paid and traded in the step. `source` says where the
-    columns came from.
+    columns came from, `problems` what was looked for in vain: each counts as an error, the rest is used.
     """
 
     equity: Any
@@ -33,6 +38,7 @@ class TradingColumns:
     periods_per_year: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
+    problems: tuple[str, ...] = ()
 
 
 @runtime_checkable
@@ -48,8 +54,8 @@ class TradingSource(Protocol):
 class KeyMap:
     """Info keys that hold the columns; the defaults are those of `TradingEnv`.
 
-    `equity` must be marked to market and net of costs. A key that no info carries leaves its column out,
-    except `equity`, without which there is nothing to measure.
+    `equity` must be marked to market and net of costs; without it there is nothing to measure. Another key
+    that no info carries leaves its column out, and is a problem if it is not the default: someone wrote it.
     """
 
     equity: str = "equity"
@@ -66,22 +72,27 @@ class KeyMap:
         Raises:
             EpisodeError: no info carries the equity key; the keys that are there are named.
         """
-        equity = steps.column(self.equity, skip_reset=False)
-        if equity is None:
-            there = sorted(str(key) for key in (steps.infos[-1] if steps.infos else {}))
-            raise EpisodeError(
-                f"no info has the equity key {self.equity!r}; keys that are there: {', '.join(there) or 'none'}"
-            )
+        columns: dict[str, Any] = {
+            name: steps.column(getattr(self, name), skip_reset=name in _PER_STEP) for name in (*_PER_MARK, *_PER_STEP)
+        }
+        if columns["equity"] is None:
+            raise EpisodeError(self._missing("equity", steps))
+        periods = _periods(steps, self.periods_per_year)
+        found = {**columns, "periods_per_year": periods}
         return TradingColumns(
-            equity=equity,
-            position=steps.column(self.position, skip_reset=True),
-            price=steps.column(self.price, skip_reset=False),
-            fee=steps.column(self.fee, skip_reset=True),
-            timestamp=steps.column(self.timestamp, skip_reset=False),
-            traded=steps.column(self.traded, skip_reset=True),
-            periods_per_year=_periods(steps, self.periods_per_year),
+            **columns,
+            periods_per_year=periods,
             source=f"info keys ({self.equity})",
+            problems=tuple(
+                self._missing(name, steps)
+                for name, value in found.items()
+                if value is None and getattr(self, name) != getattr(KeyMap, name)
+            ),
         )
+
+    def _missing(self, name: str, steps: EpisodeSteps) -> str:
+        there = ", ".join(sorted(str(key) for key in steps.last_info)) or "none"
+        return f"no info has the {name} key {getattr(self, name)!r}; keys that are there: {there}"
 
 
 @dataclass(frozen=True)
@@ -92,7 +103,7 @@ class WhereTraded:
 
     def read(self, steps: EpisodeSteps) -> TradingColumns | None:
         """Returns the columns, or None for an episode without an equity key."""
-        if steps.column(self.keys.equity, skip_reset=False) is None:
+        if not any(self.keys.equity in info for info in steps.infos):
             return None
         return self.keys.read(steps)
 
@@ -138,5 +149,6 @@ def trading_source(given: Any) -> TradingSource:
 
 
 def _periods(steps: EpisodeSteps, key: str) -> float | None:
-    value = steps.infos[-1].get(key)
-    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+    """Reads a number; a vector environment has turned a Python int into a numpy one."""
+    value = steps.last_info.get(key)
+    return None if isinstance(value, (bool, np.bool_)) else finite(value)

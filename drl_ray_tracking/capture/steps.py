@@ -1,25 +1,29 @@
 """One finished episode as plain arrays, put together from RLlib's chunks: the input of every source.
 
-Works on duck-typed RLlib episodes and imports nothing of Ray. Three traps are handled here and nowhere
+Works on duck-typed RLlib episodes and imports nothing of Ray. Four traps are handled here and nowhere
 else: RLlib cuts an episode into chunks and keeps the earlier ones in `prev_episode_chunks`; the first
-info of every chunk but the first repeats the last of the one before; the last info can be None.
+info of every chunk but the first repeats the last of the one before; any info, the last included, can be
+None; an earlier chunk holds its actions as arrays, the last one as a list.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from operator import itemgetter
+from typing import Any, Final
 
 import numpy as np
 
+_NOTHING: Final[Mapping[str, Any]] = {}
 
-@dataclass(frozen=True)
+
+@dataclass(frozen=True, eq=False)
 class EpisodeSteps:
     """An episode of T steps.
 
     `infos` has T + 1 entries, the reset's first; a missing info is an empty mapping. `rewards` has shape
-    (T,), `actions` T entries.
+    (T,), `actions` T entries, or none where the actions have no plain form (Dict and Tuple spaces).
     """
 
     infos: Sequence[Mapping[str, Any]]
@@ -34,17 +38,23 @@ class EpisodeSteps:
         """The number of steps T."""
         return len(self.rewards)
 
+    @property
+    def last_info(self) -> Mapping[str, Any]:
+        """The last info that says anything; empty where none does."""
+        return next((info for info in reversed(self.infos) if info), _NOTHING)
+
     def column(self, key: str, *, skip_reset: bool) -> list[Any] | None:
-        """Returns one key of the infos in time order, or None where no info has it.
+        """Returns one key of the infos in time order, None in its gaps; None where no info has it.
 
         Args:
             key: the info key.
             skip_reset: leaves out the reset's info: T values instead of T + 1.
         """
         infos = self.infos[1:] if skip_reset else self.infos
-        if not infos or key not in infos[-1]:
-            return None
-        return [info.get(key) for info in infos]
+        try:
+            return list(map(itemgetter(key), infos)) or None  # every step has it: the usual case, and the fast one
+        except KeyError:
+            return [info.get(key) for info in infos] if any(key in info for info in infos) else None
 
 
 def steps_of(chunks: Sequence[Any]) -> EpisodeSteps:
@@ -53,19 +63,61 @@ def steps_of(chunks: Sequence[Any]) -> EpisodeSteps:
     Args:
         chunks: `[*prev_episode_chunks, episode]`.
     """
-    infos: list[Mapping[str, Any]] = []
+    infos: list[Any] = []
     rewards: list[Any] = []
     actions: list[Any] = []
+    plain = True
     for index, chunk in enumerate(chunks):
-        found = list(chunk.get_infos())
+        found = chunk.get_infos()
         infos.extend(found if index == 0 else found[1:])
         rewards.extend(chunk.get_rewards())
-        actions.extend(chunk.get_actions())
+        taken = chunk.get_actions()
+        plain = plain and not (len(taken) and _is_composite(taken))
+        if plain:
+            actions.extend(taken)
     last = chunks[-1]
     return EpisodeSteps(
-        infos=[info if isinstance(info, Mapping) else {} for info in infos],
+        infos=[info if type(info) is dict or isinstance(info, Mapping) else _NOTHING for info in infos],
         rewards=np.asarray(rewards, dtype=np.float64),
-        actions=actions,
+        actions=actions if plain else [],
         terminated=bool(last.is_terminated),
         truncated=bool(last.is_truncated),
     )
+
+
+def _is_composite(actions: Any) -> bool:
+    """Tells actions of a Dict or Tuple space: arrays inside one mapping or tuple, or a list of those."""
+    return isinstance(actions, (Mapping, tuple)) or isinstance(actions[0], (Mapping, tuple))
+
+
+def is_multi_agent(episode: Any) -> bool:
+    """Tells an RLlib `MultiAgentEpisode` from a `SingleAgentEpisode`."""
+    return hasattr(episode, "agent_episodes")
+
+
+def agent_steps_of(chunks: Sequence[Any]) -> list[EpisodeSteps]:
+    """Joins the chunks of one RLlib `MultiAgentEpisode` into the steps of each agent, by agent id.
+
+    An agent's steps are its own: T differs between agents. An agent that is in the episode when the whole
+    of it ends, ends with it. Agents that never stepped are left out. Labels: `agent` and `module`.
+    """
+    by_agent: dict[Any, list[Any]] = {}
+    for chunk in chunks:
+        for agent, part in chunk.agent_episodes.items():
+            by_agent.setdefault(agent, []).append(part)
+    last = chunks[-1]
+    found = []
+    for agent in sorted(by_agent, key=str):
+        steps = steps_of(by_agent[agent])
+        if not steps.length:
+            continue
+        done = steps.terminated or steps.truncated
+        found.append(
+            replace(
+                steps,
+                terminated=steps.terminated or (not done and bool(last.is_terminated)),
+                truncated=steps.truncated or (not done and bool(last.is_truncated)),
+                labels={"agent": str(agent), "module": str(last.module_for(agent))},
+            )
+        )
+    return found

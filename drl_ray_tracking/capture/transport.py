@@ -7,22 +7,31 @@ package is not installed. `item_series`, because it is built in, merges by conca
 from __future__ import annotations
 
 import pickle
-from collections.abc import MutableMapping
-from typing import Any, TypeVar
+from collections.abc import Callable, MutableMapping
+from typing import Any
 
 from drl_ray_tracking import names
 
-_Item = TypeVar("_Item")
 
+def send(metrics_logger: Any, kind: str, item: Any, *, by_value: Callable[[Any], bytes]) -> None:
+    """Hands one item over to RLlib's metrics logger on an env runner.
 
-def send(metrics_logger: Any, kind: str, item: Any) -> None:
-    """Hands one item over to RLlib's metrics logger on an env runner."""
-    packed = pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL)
+    Args:
+        metrics_logger: RLlib's.
+        kind: `names.SUMMARIES` or `names.SERIES`.
+        item: any value that can be pickled.
+        by_value: packs what pickle refuses: a user's metric defined in the script they run, which is
+            `__main__` on the driver and another module on an env runner.
+    """
+    try:
+        packed = pickle.dumps(item, protocol=pickle.HIGHEST_PROTOCOL)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        packed = by_value(item)
     metrics_logger.log_value((names.TRANSPORT, kind), packed, reduce="item_series")
 
 
-def receive(group: MutableMapping[str, Any]) -> dict[str, list[Any]]:
-    """Takes all items out of a group of a result and unpacks them by kind.
+def take(group: MutableMapping[str, Any]) -> dict[str, list[bytes]]:
+    """Takes all items out of a group of a result, by kind.
 
     Args:
         group: `result["env_runners"]` or `result["evaluation"]["env_runners"]`; loses its transport key.
@@ -30,7 +39,12 @@ def receive(group: MutableMapping[str, Any]) -> dict[str, list[Any]]:
     carried = group.pop(names.TRANSPORT, None)
     if not isinstance(carried, MutableMapping):
         return {}
-    return {kind: [pickle.loads(packed) for packed in _packed(value)] for kind, value in carried.items()}
+    return {kind: _packed(value) for kind, value in carried.items()}
+
+
+def unpack(items: list[bytes]) -> list[Any]:
+    """Returns what was sent."""
+    return [pickle.loads(packed) for packed in items]
 
 
 def _packed(value: Any) -> list[bytes]:

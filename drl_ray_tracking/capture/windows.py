@@ -9,28 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from drl_ray_tracking.episodes import EpisodeSummary
-
-
-@dataclass(frozen=True)
-class Measured:
-    """An episode's summary and the market window it ran over ('' where the environment names none)."""
-
-    summary: EpisodeSummary
-    window: str
-
-    @property
-    def key(self) -> str:
-        """What its series is found by."""
-        return f"{self.window}#{self.summary.order_key.hex()}"
+from drl_ray_tracking.capture.measured import Measured
 
 
 @dataclass(frozen=True)
 class Windows:
     """The episodes an evaluation counts, in canonical order, and what was not as it should be."""
 
-    summaries: list[EpisodeSummary]
-    keys: list[str]
+    episodes: list[Measured]
     repeated: int
     missing: int
 
@@ -42,10 +28,9 @@ def one_per_window(measured: Sequence[Measured], *, expected: int | None) -> Win
         measured: the episodes, in any order; which of a repeated window's is kept does not depend on it.
         expected: how many windows there are, where that is known.
     """
-    ordered = sorted(measured, key=lambda item: (item.window, item.summary.order_key))
     kept: list[Measured] = []
-    for item in ordered:
+    for item in sorted(measured, key=lambda item: item.order):
         if not item.window or not kept or kept[-1].window != item.window:
             kept.append(item)
     missing = max(0, expected - len(kept)) if expected is not None else 0
-    return Windows([item.summary for item in kept], [item.key for item in kept], len(ordered) - len(kept), missing)
+    return Windows(kept, len(measured) - len(kept), missing)
