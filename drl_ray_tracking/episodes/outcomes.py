@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from drl_ray_tracking.episodes.kpis import KpiTable, Undefined
 from drl_ray_tracking.episodes.moments import Moments
 from drl_ray_tracking.episodes.record import EpisodeRecord
@@ -40,9 +38,9 @@ class OutcomeStats:
             int(record.terminated),
             int(record.truncated),
             Moments.single(record.episode_return) if finite else Moments(),
-            QuantileSketch.of(np.array([record.episode_return])) if finite else QuantileSketch(),
+            QuantileSketch.single(record.episode_return) if finite else QuantileSketch(),
             Moments.single(length),
-            QuantileSketch.of(np.array([length])),
+            QuantileSketch.single(length),
         )
 
     def merge(self, other: OutcomeStats) -> OutcomeStats:

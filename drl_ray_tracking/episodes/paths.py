@@ -69,7 +69,7 @@ class PathStats:
         total = _finite(path.total_return)
         return cls(
             drawdowns=Moments.single(depth),
-            drawdown_sketch=QuantileSketch.of(np.array([depth])),
+            drawdown_sketch=QuantileSketch.single(depth),
             longest_drawdown=duration,
             total_returns=Moments() if isinstance(total, Undefined) else Moments.single(total),
             calmars=Moments() if isinstance(calmar, Undefined) else Moments.single(calmar),

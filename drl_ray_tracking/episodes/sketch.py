@@ -32,6 +32,7 @@ _DENSE = 2 * _KEYS + 1
 
 _NO_KEYS: NDArray[np.int16] = np.zeros(0, np.int16)
 _NO_COUNTS: IntArray = np.zeros(0, np.int64)
+_ONE: IntArray = np.ones(1, np.int64)
 
 
 def _sparse(dense: IntArray) -> tuple[NDArray[np.int16], IntArray]:
@@ -84,6 +85,16 @@ class QuantileSketch:
         signed = np.where(values < 0.0, -buckets, buckets)
         keys, counts = _sparse(np.bincount(signed + _KEYS, minlength=_DENSE))
         return cls(keys, counts, float(values.min()), float(values.max()))
+
+    @classmethod
+    def single(cls, value: float) -> QuantileSketch:
+        """Returns the sketch of one finite value: the same as `of`, in a tenth of the time."""
+        magnitude = abs(value)
+        key = 0
+        if magnitude >= SMALLEST:
+            # numpy's logarithm, as in `of`: another library's may fall on the other side of a bucket's edge.
+            key = min(math.ceil(float(np.log(magnitude)) / _LOG_GAMMA) - (_FIRST - 1), _KEYS)
+        return cls(np.array([-key if value < 0.0 else key], np.int16), _ONE, value, value)
 
     @property
     def n(self) -> int:

@@ -60,3 +60,10 @@ def test_the_range_of_buckets_bounds_the_size():
     assert sketch.keys.size <= 5531
     assert len(bits(sketch)) < 56_000
     assert bits(pickle.loads(bits(sketch))) == bits(sketch)
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_the_sketch_of_one_value_is_that_of_an_array_of_one(value: float) -> None:
+    one, many = QuantileSketch.single(value), QuantileSketch.of(np.array([value]))
+    assert list(one.keys) == list(many.keys)
+    assert (list(one.counts), one.low, one.high) == (list(many.counts), many.low, many.high)
