@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench test-cluster test-browser clean
+.PHONY: demo test check bench test-cluster clean
 
 demo: $(INSTALLED)  ## trains a small sweep on real market data, compares it, writes a report
 	$(BIN)/drl-track train configs/demo.yaml --report demo-report
 
 test: check  ## everything a change must pass
-	$(BIN)/pytest -m "not cluster and not browser and not bench"
+	$(BIN)/pytest -m "not cluster and not bench"
 
 check: $(INSTALLED)  ## lint, format, types
 	$(BIN)/ruff check .
@@ -22,9 +22,6 @@ bench: $(INSTALLED)  ## prints measurements, each a ratio within one run
 
 test-cluster: $(INSTALLED)  ## slow: Ray heads and jobs of their own
 	$(BIN)/pytest -m cluster
-
-test-browser: $(INSTALLED)  ## needs Chromium on the machine
-	$(BIN)/pytest -m browser
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'

@@ -44,7 +44,9 @@ _NOT_IDENTITY: Final = (
     "*_resources*",
     "local_gpu_idx",
     "callbacks*",
-    "log_*",
+    "log_level",
+    "log_gradients",
+    "log_sys_usage",
     "logger_*",
     "metrics_*",
     "min_*_per_iteration",
@@ -68,13 +70,15 @@ def jsonable(value: Any) -> Any:
     if isinstance(value, enum.Enum):
         return f"{type(value).__name__}.{value.name}"
     if isinstance(value, Mapping):
-        return {str(key): jsonable(item) for key, item in value.items()}
+        return {_key(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [jsonable(item) for item in value]
     if isinstance(value, (set, frozenset)):
         return sorted((jsonable(item) for item in value), key=lambda item: json.dumps(item, sort_keys=True))
     if isinstance(value, PurePath):
         return str(value)
+    if isinstance(value, (bytes, bytearray)):
+        return {"bytes": len(value), "sha256": hashlib.sha256(value).hexdigest()[:16]}
     if isinstance(value, functools.partial):
         return {
             "partial": jsonable(value.func),
@@ -84,16 +88,26 @@ def jsonable(value: Any) -> Any:
     if hasattr(value, "tobytes") and hasattr(value, "shape"):
         return _array(value)
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
+        members = {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
+        return {"__type__": type(value).__qualname__, **members}
     name = getattr(value, "__qualname__", None)
     if name is not None:
         return f"{getattr(value, '__module__', '?')}:{name}"
     return f"{type(value).__module__}:{type(value).__qualname__}"
 
 
+def _key(key: Any) -> str:
+    if isinstance(key, str):
+        return key
+    plain = jsonable(key)
+    return plain if isinstance(plain, str) else json.dumps(plain, sort_keys=True)
+
+
 def _array(value: Any) -> Any:
     if value.shape == ():
         return jsonable(value.item())
+    if value.dtype.hasobject:  # its bytes are addresses
+        return jsonable(value.tolist())
     digest = hashlib.sha256(value.tobytes()).hexdigest()[:16]
     return {"shape": list(value.shape), "dtype": str(value.dtype), "sha256": digest}
 

@@ -43,16 +43,10 @@ def isolated_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="session")
 def _empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-
     folder = tmp_path_factory.mktemp("empty-store")
-    # Made in another process: the engine it would leave open keeps a connection until this one ends.
-    subprocess.run(
-        [sys.executable, "-c", f"import {SqlAlchemyStore.__module__} as m; m.SqlAlchemyStore('sqlite:///mlflow.db', 'a')"],
-        cwd=folder,
-        check=True,
-        capture_output=True,
-    )  # fmt: skip
+    # In another process: the engine it leaves open would keep a connection until this one ends.
+    make = "from mlflow.tracking import MlflowClient; MlflowClient('sqlite:///mlflow.db').search_experiments()"
+    subprocess.run([sys.executable, "-c", make], cwd=folder, check=True, capture_output=True)
     return folder / "mlflow.db"
 
 

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, ParamSpec
 
@@ -21,9 +21,11 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.fingerprint import config_hash, jsonable
+from drl_ray_tracking.names import legal_metric_name
 from drl_ray_tracking.tracking import courier, events
 from drl_ray_tracking.tracking.identity import (
     SweepIdentity,
+    check_run_name,
     claim_sweep,
     context_tags,
     identify_trial,
@@ -34,7 +36,7 @@ from drl_ray_tracking.tracking.parameters import identifying_parameters
 from drl_ray_tracking.tracking.redaction import known_secrets, redact
 from drl_ray_tracking.tracking.spool import Spool
 from drl_ray_tracking.tracking.storage import storage_uri
-from drl_ray_tracking.tracking.target import resolve_target
+from drl_ray_tracking.tracking.target import checked_registry, resolve_target
 
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
@@ -46,9 +48,8 @@ _VERDICT_WAIT_S: Final = 20.0
 class _TrialState:
     """What the driver remembers of a trial between hooks."""
 
-    attempt: int = 0
-    params: dict[str, str] = field(default_factory=dict)
-    open: bool = False
+    params: dict[str, str]
+    open: bool = True
 
 
 def _contained(hook: Callable[_P, None]) -> Callable[_P, None]:
@@ -121,19 +122,22 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         # Not super().__init__(): it would make a tracking client and keep the token as an attribute,
         # which Tune pickles in clear into its storage.
         target = resolve_target(tracking_uri)
+        check_run_name(run_name)
+        if on_unreachable not in ("spool", "fail"):
+            raise ConfigurationError(f"on_unreachable={on_unreachable!r} must be 'spool' or 'fail'")
         self.tracking_uri: str = target.uri
-        self.registry_uri = registry_uri
+        self.registry_uri = checked_registry(registry_uri)
         self.experiment_name = experiment_name or os.environ.get("MLFLOW_EXPERIMENT_NAME")
         self.experiment_id = experiment_id or os.environ.get("MLFLOW_EXPERIMENT_ID")
         if experiment_name is not None:
             self.experiment_id = experiment_id
-        self.tags: dict[str, str] = {str(key): str(value) for key, value in (tags or {}).items()}
+        self.tags: dict[str, str] = {legal_metric_name(str(key)): str(value) for key, value in (tags or {}).items()}
         self.should_save_artifact = save_artifact
         self.log_params_on_trial_end = log_params_on_trial_end
         self.artifact_location = artifact_location or target.artifact_root
         self.sweep_name = sweep_name
         self.run_name = run_name
-        self.selection = MetricSelection(names, tuple(include), tuple(exclude))
+        self.selection = MetricSelection(names, include, exclude)  # type: ignore[arg-type]  # checked there
         self.on_unreachable = on_unreachable
         self.drain_timeout_s = drain_timeout_s
         self._credentials = dict(target.credentials)
@@ -145,20 +149,19 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         self.delivered = False  # whether everything was in the store when the sweep ended
         self._spool: Spool | None = None
         self._sweep: SweepIdentity | None = None
+        self._announced = False
         self._trials: dict[str, _TrialState] = {}
         self._defaults: dict[str, dict[str, Any]] = {}
         self._secrets: tuple[str, ...] = ()
         self._errors: dict[str, int] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        state = self.__dict__.copy()
-        for runtime in ("_spool", "_sweep", "_trials", "_defaults", "_secrets", "_errors"):
-            state.pop(runtime, None)
-        state["_credentials"] = {}
-        return state
+        # Tune pickles its callbacks into storage that others may read: no credential, nothing of this process.
+        return {key: value for key, value in self.__dict__.items() if not key.startswith("_")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        self._credentials = {}
         self._reset()
 
     @property
@@ -175,6 +178,7 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
 
     def setup(self, *args: Any, **info: Any) -> None:
         """Opens the journal and starts the courier; called by Tune before the first trial."""
+        self._abandon()
         self._reset()
         self._secrets = known_secrets({**os.environ, **self._credentials})
         self._spool = Spool.open(
@@ -192,36 +196,34 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
     def log_trial_start(self, trial: Any) -> None:
         """Writes down that a trial starts, or starts again."""
         spool = self._require_sweep(trial)
-        known = trial.trial_id in self._trials
-        state = self._trials.setdefault(trial.trial_id, _TrialState())
-        state.attempt += 1
-        state.open = True
-        config = redact(jsonable(trial.config), self._secrets)
+        before = self._trials.get(trial.trial_id)
+        plain = redact(jsonable(trial.config), ())  # by names only: what another machine's secrets are is no identity
+        config = redact(plain, self._secrets)
         searched = redact(jsonable(trial.evaluated_params or {}), self._secrets)
         params = identifying_parameters(config, self._default_config(trial), searched)
-        identity = identify_trial(trial.trial_id, trial.trainable_name, config, config_hash(config), self.tags)
+        identity = identify_trial(trial.trial_id, trial.trainable_name, config, config_hash(plain), self.tags)
         resumed = trial.latest_checkpoint_result
         resumed_step = result_step(resumed.metrics) if resumed is not None and resumed.metrics else 0
+        tags = {
+            **self.tags,
+            **identity.tags(),
+            names.TAG_STORAGE: _trial_storage(trial),
+            "trial_name": str(trial),
+        }
         payload = events.Trial(
             name=identity.run_name(self.run_name),
-            params={} if self.log_params_on_trial_end or known else params,
-            tags={
-                **self.tags,
-                **identity.tags(),
-                names.TAG_STORAGE: _trial_storage(trial),
-                "trial_name": str(trial),
-            },
-            attempt=state.attempt,
+            params={} if self.log_params_on_trial_end or before else params,
+            tags=redact(tags, self._secrets),
             resumed_step=resumed_step,
         )
-        if not known:
+        if before is None:
             payload["config"] = config
-        spool.append(events.TRIAL, trial.trial_id, payload)
-        if known:
-            changed = {key: value for key, value in params.items() if state.params.get(key) != value}
-            if changed:
-                spool.append(events.HPARAMS, trial.trial_id, events.Hparams(step=resumed_step, changed=changed))
-        state.params = params
+        if not spool.append(events.TRIAL, trial.trial_id, payload):
+            return  # said again at the trial's next result
+        self._trials[trial.trial_id] = _TrialState(params)
+        changed = {key: value for key, value in params.items() if before and before.params.get(key) != value}
+        if changed:
+            spool.append(events.HPARAMS, trial.trial_id, events.Hparams(step=resumed_step, changed=changed))
 
     @_contained
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
@@ -281,28 +283,42 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
             self._sweep = claim_sweep(
                 storage.storage_filesystem, storage.experiment_fs_path, storage.experiment_dir_name
             )
-            payload = events.Sweep(
-                sweep_id=self._sweep.sweep_id,
-                epoch=self._sweep.epoch,
-                name=self.sweep_name or self._sweep.name,
-                tags={**self.tags, **context_tags(), names.TAG_STORAGE: _experiment_storage(storage)},
-            )
-            diff = working_diff(self._secrets)
-            if diff:
-                payload["diff"] = diff
-            self._spool.append(events.SWEEP, "", payload)
+        if not self._announced:
+            self._announced = self._announce(self._spool, self._sweep, trial.storage)
         return self._spool
+
+    def _announce(self, spool: Spool, sweep: SweepIdentity, storage: Any) -> bool:
+        context: dict[str, str] = self._optional(context_tags) or {}
+        tags = {**self.tags, **context, names.TAG_STORAGE: _experiment_storage(storage)}
+        payload = events.Sweep(
+            sweep_id=sweep.sweep_id,
+            epoch=sweep.epoch,
+            name=self.sweep_name or sweep.name,
+            tags=redact(tags, self._secrets),
+        )
+        diff = self._optional(functools.partial(working_diff, self._secrets))
+        if diff:
+            payload["diff"] = diff
+        return spool.append(events.SWEEP, "", payload)
+
+    def _optional(self, find: Callable[[], Any]) -> Any:
+        """Returns what is good to know of a sweep, or None: its lack must not cost the sweep's tracking."""
+        try:
+            return find()
+        except Exception as error:  # noqa: BLE001 - git, Ray's runtime context, the user's environment
+            self._count_error("identity", error)
+            return None
 
     def _raise_refusal(self, spool: Spool) -> None:
         """Raises what only the store could tell: the trials' actors have started, nothing has trained."""
         status = spool.wait_for(lambda now: now.phase != courier.STARTING, timeout_s=_VERDICT_WAIT_S)
         if status is not None and status.phase == courier.REFUSED:
-            spool.abandon()
+            self._abandon()
             raise ConfigurationError(f"MLflow at {self.tracking_uri} refuses this sweep: {status.message}")
         if status is None or status.phase != courier.DELIVERING:
             reason = status.message if status else "the courier has not answered yet"
             if self.on_unreachable == "fail":
-                spool.abandon()
+                self._abandon()
                 raise ConfigurationError(
                     f"MLflow at {self.tracking_uri} cannot be reached: {reason}. Start the server, or go on "
                     "without it: on_unreachable='spool' delivers later."
@@ -313,6 +329,11 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
                 reason,
                 spool.directory,
             )
+
+    def _abandon(self) -> None:
+        if self._spool is not None:
+            self._spool.abandon()
+            self._spool = None
 
     def _default_config(self, trial: Any) -> dict[str, Any]:
         name = str(trial.trainable_name)

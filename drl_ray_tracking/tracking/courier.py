@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -32,7 +33,10 @@ from drl_ray_tracking.tracking.journal import (
     hold_lock,
     last_sequence,
     read_events,
+    segments,
+    sweep_lock,
 )
+from drl_ray_tracking.tracking.mlflow_sink import MlflowSink, bounded_requests
 from drl_ray_tracking.tracking.sink import Sink, SinkRefusedError, SinkUnavailableError
 from drl_ray_tracking.tracking.storage import fetch_folder
 
@@ -45,6 +49,8 @@ _POLL_S: Final = 0.5
 _MAX_BACKOFF_S: Final = 30.0
 _HEALTH_EVERY_S: Final = 30.0
 _ORPHAN_LIMIT_S: Final = 900.0
+_REFUSED_POLL_S: Final = 3.0
+_LOCK_PATIENCE_S: Final = 1.0
 
 STARTING: Final = "starting"
 DELIVERING: Final = "delivering"
@@ -75,17 +81,17 @@ def read_status(directory: Path) -> CourierStatus | None:
     """Reads a courier's status, or None where it has not said anything yet."""
     try:
         state = json.loads((directory / PROGRESS_FILE).read_text())
-    except (OSError, json.JSONDecodeError):
+        return CourierStatus(
+            phase=state["phase"],
+            message=state["message"],
+            pid=state["pid"],
+            retries=state["retries"],
+            lag_s=state["lag_s"],
+            age_s=max(0.0, time.time() - state["updated_s"]),
+            progress=Progress.from_json(state["progress"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):  # a power cut may leave half a file: deliver again
         return None
-    return CourierStatus(
-        phase=state["phase"],
-        message=state["message"],
-        pid=state["pid"],
-        retries=state["retries"],
-        lag_s=state["lag_s"],
-        age_s=max(0.0, time.time() - state["updated_s"]),
-        progress=Progress.from_json(state["progress"]),
-    )
 
 
 class Courier:
@@ -110,29 +116,40 @@ class Courier:
         self._retries = earlier.retries if earlier else 0
         self._delivery: Delivery | None = None
         self._failures = 0
+        self._unreachable_since: float | None = None
+        self._upload_failures = 0
+        self._uploads_failing_since: float | None = None
+        self._next_upload = 0.0
         self._oldest_ms: int | None = None
         self._next_health = 0.0
         self._started = clock()
+
+    @property
+    def progress(self) -> Progress:
+        """What has been delivered so far."""
+        return self._progress
 
     def run(self) -> bool:
         """Delivers until the journal is drained; returns whether everything was delivered.
 
         Gives up, leaving the journal for `drl-track sync`, once the driver is dead and the store has
-        been out of reach for `orphan_limit_s`.
+        been out of reach for `orphan_limit_s`, or refuses the whole sweep.
+
+        Raises:
+            JournalError: the journal cannot be read.
         """
         self._say(STARTING)
-        orphaned_since: float | None = None
         while True:
             # Asked before reading: what a driver wrote before it died is then in what is read.
             alive = driver_is_alive(self._directory)
-            if alive:
-                orphaned_since = None
-            elif orphaned_since is None:
-                orphaned_since = self._clock()
+            if not alive and last_sequence(self._directory) <= 1:
+                return True  # given up before a sweep began: nothing was tracked
             try:
                 worked = self._step(alive)
             except SinkUnavailableError as error:
-                if orphaned_since is not None and self._clock() - orphaned_since > self._orphan_limit_s:
+                if self._unreachable_since is None:
+                    self._unreachable_since = self._clock()
+                if not alive and self._is_hopeless(self._unreachable_since):
                     self._say(RETRYING, f"gave up after {self._orphan_limit_s:.0f} s: {error}")
                     return False
                 self._back_off(error)
@@ -141,39 +158,65 @@ class Courier:
                 self._say(REFUSED, str(error))
                 if not alive:
                     return False
-                self._sleep(_MAX_BACKOFF_S / 10)
+                self._sleep(_REFUSED_POLL_S)
                 continue
             self._failures = 0
+            self._unreachable_since = None
             if not alive and self._finished():
                 self._say(DONE)
                 return True
+            if not alive and self._uploads_failing_since and self._is_hopeless(self._uploads_failing_since):
+                self._say(RETRYING, f"gave up on the files of {len(self._progress.uploads)} events")
+                return False
             if not worked:
                 self._say(DELIVERING)
                 self._sleep(_POLL_S)
 
+    def _is_hopeless(self, since: float) -> bool:
+        return self._clock() - since >= self._orphan_limit_s
+
     def _step(self, alive: bool) -> bool:
+        """Does what is due now; returns whether there is more of it already."""
         batch = read_events(self._directory, after=self._progress.acked, limit=_BATCH_EVENTS)
         if self._delivery is None:
             opening = batch[0] if batch and batch[0].kind == events.OPEN else self._event(1)
             if opening is None:
                 return False
             payload: Any = opening.payload
-            self._delivery = Delivery(self._make_sink(payload), self._progress, fetch_folder)
+            self._delivery = Delivery(self._make_sink(payload), self._progress, fetch_folder, sweep_lock)
         if batch:
             self._oldest_ms = batch[0].time_ms
             self._delivery.deliver(batch)
             self._oldest_ms = None
-            self._say(DELIVERING)
-            self._drop_segments()
+            if self._say(DELIVERING):
+                self._drop_segments()
         elif not alive and not self._progress.ended:
             _log.warning("the driver is gone without a word: open runs become KILLED")
             self._delivery.close_open_runs("KILLED", int(self._clock() * 1000))
             self._say(DELIVERING)
-        if self._progress.uploads:
-            self._delivery.upload(self._event)
-            self._say(DELIVERING)
+        uploaded = self._upload(self._delivery)
         self._report_health()
-        return len(batch) == _BATCH_EVENTS
+        return uploaded or len(batch) == _BATCH_EVENTS
+
+    def _upload(self, delivery: Delivery) -> bool:
+        """Uploads one event's files where it is time; a broken artifact store delays no metric."""
+        if not self._progress.uploads or self._clock() < self._next_upload:
+            return False
+        try:
+            delivery.upload_next(self._event)
+        except SinkUnavailableError as error:
+            self._upload_failures += 1
+            self._retries += 1
+            if self._uploads_failing_since is None:
+                self._uploads_failing_since = self._clock()
+            delay = _delay(self._upload_failures)
+            self._next_upload = self._clock() + delay
+            _log.warning("upload failed (%d in a row), next try in %.1f s: %s", self._upload_failures, delay, error)
+            return False
+        self._upload_failures = 0
+        self._uploads_failing_since = None
+        self._say(DELIVERING)
+        return True
 
     def _finished(self) -> bool:
         return (
@@ -189,12 +232,16 @@ class Courier:
     def _drop_segments(self) -> None:
         # The opening event stays: a restarted courier learns from it where to deliver.
         needed = min([self._progress.acked + 1, *self._progress.uploads])
+        if len(segments(self._directory)) > 1:
+            # Without the dropped events, what the progress knows of runs could not be had again.
+            with (self._directory / PROGRESS_FILE).open("rb") as progress:
+                os.fsync(progress.fileno())
         drop_delivered_segments(self._directory, needed - 1, keep_first=True)
 
     def _back_off(self, error: Exception) -> None:
         self._retries += 1
         self._failures += 1
-        delay = min(_MAX_BACKOFF_S, 0.5 * 2.0 ** min(self._failures, 10)) * (0.5 + random.random() / 2)
+        delay = _delay(self._failures)
         self._say(RETRYING, str(error))
         _log.warning("delivery failed (%d in a row), next try in %.1f s: %s", self._failures, delay, error)
         self._sleep(delay)
@@ -216,7 +263,8 @@ class Courier:
     def _lag_s(self) -> float:
         return 0.0 if self._oldest_ms is None else max(0.0, self._clock() - self._oldest_ms / 1000)
 
-    def _say(self, phase: str, message: str = "") -> None:
+    def _say(self, phase: str, message: str = "") -> bool:
+        """Writes progress and health down; returns whether the disk took it."""
         state = {
             "phase": phase,
             "message": message,
@@ -228,8 +276,18 @@ class Courier:
         }
         target = self._directory / PROGRESS_FILE
         scratch = target.with_suffix(".tmp")
-        scratch.write_text(json.dumps(state))
-        scratch.replace(target)
+        try:
+            scratch.write_text(json.dumps(state))
+            scratch.replace(target)
+        except OSError as error:
+            _log.warning("progress cannot be written down, a restart would deliver again: %s", error)
+            return False
+        return True
+
+
+def _delay(failures: int) -> float:
+    """Returns how long to wait after so many failures in a row (seconds): doubling, bounded, spread."""
+    return min(_MAX_BACKOFF_S, 0.5 * 2.0 ** min(failures, 10)) * (0.5 + random.random() / 2)
 
 
 def start(directory: Path, credentials: dict[str, str] | None = None) -> None:
@@ -260,35 +318,39 @@ def start(directory: Path, credentials: dict[str, str] | None = None) -> None:
 def carry(directory: Path, *, orphan_limit_s: float = _ORPHAN_LIMIT_S) -> bool:
     """Delivers a journal in this process; returns whether everything was delivered.
 
-    A journal delivered in full is deleted. Returns False at once where a courier already serves it.
+    A journal delivered in full is deleted, except where runs refused it. Returns False at once where a
+    courier already serves it.
 
     Args:
         directory: the journal's directory.
         orphan_limit_s: how long a store may be out of reach once the driver is dead.
+
+    Raises:
+        JournalError: the journal cannot be read.
     """
-    lock = hold_lock(directory / LOCK_FILE)
+    try:
+        lock = hold_lock(directory / LOCK_FILE, patience_s=_LOCK_PATIENCE_S)
+    except FileNotFoundError:
+        return True  # another courier has just delivered it
     if lock is None:
         _log.info("another courier serves %s", directory)
         return False
     try:
-        complete = Courier(directory, _mlflow_sink, orphan_limit_s=orphan_limit_s).run()
-    except JournalError:
-        _log.exception("the journal in %s cannot be delivered", directory)
-        return False
+        one = Courier(directory, _mlflow_sink, orphan_limit_s=orphan_limit_s)
+        # MLflow roots a new SQLite store's `Default` experiment in the working directory, see `_mlflow_sink`.
+        with bounded_requests(), chdir(directory):
+            complete = one.run()
+        if complete and not one.progress.refused:
+            shutil.rmtree(directory, ignore_errors=True)
     finally:
         os.close(lock)
-    status = read_status(directory)
-    if complete and status is not None and not status.progress.refused:
-        shutil.rmtree(directory, ignore_errors=True)
     return complete
 
 
 def _mlflow_sink(opening: events.Open) -> Sink:
-    from drl_ray_tracking.tracking.mlflow_sink import MlflowSink
-
-    if opening["artifact_location"] and opening["artifact_location"].startswith("/"):
-        # MLflow roots a new SQLite store's `Default` experiment in the working directory.
-        os.chdir(Path(opening["artifact_location"]).parent)
+    location = opening["artifact_location"]
+    if location and location.startswith("/"):
+        os.chdir(Path(location).parent)
     return MlflowSink(opening["tracking_uri"], opening["registry_uri"])
 
 
@@ -300,7 +362,10 @@ def main() -> None:
     os.nice(10)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _log.info("courier %d serves %s", os.getpid(), directory)
-    carry(directory)
+    try:
+        carry(directory)
+    except JournalError:
+        _log.exception("the journal in %s cannot be delivered", directory)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,9 @@
 
 Pure of processes, clocks and networks: the courier owns those. `Delivery.deliver` may be repeated with
 events it has already delivered; nothing changes then.
+
+A run belongs to the latest driver that opened it (tag `drl.epoch`). A courier of an earlier driver may
+still be draining after a restore: it adds what is missing, but changes no status and no other tag.
 """
 
 from __future__ import annotations
@@ -9,18 +12,21 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from drl_ray_tracking import names
 from drl_ray_tracking.tracking import events
 from drl_ray_tracking.tracking.journal import Event
-from drl_ray_tracking.tracking.sink import MetricPoint, RunSpec, Sink, SinkRefusedError
+from drl_ray_tracking.tracking.sink import MetricPoint, RunSpec, Sink, SinkRefusedError, SinkUnavailableError
 
 _log = logging.getLogger(__name__)
 FLUSH_POINTS: Final = 1000
+
+SWEEP_RUN: Final = ""  # stands for the parent run where a trial id stands for a child
 
 Fetch = Callable[[str, str, Path], Path | None]  # (artifact folder, source, scratch) -> local folder
 
@@ -32,13 +38,13 @@ class Progress:
     acked: int = 0
     experiment_id: str | None = None
     sweep_id: str | None = None
-    parent_run_id: str | None = None
-    runs: dict[str, str] = field(default_factory=dict)  # trial id -> run id, open or ended
+    epoch: int = 0
+    runs: dict[str, str] = field(default_factory=dict)  # trial id, or SWEEP_RUN -> run id, open or ended
     open_trials: list[str] = field(default_factory=list)
-    attempts: dict[str, list[list[int]]] = field(default_factory=dict)  # trial id -> [attempt, ms, step]
-    refused: dict[str, str] = field(default_factory=dict)  # trial id -> why its run takes nothing more
+    refused: dict[str, str] = field(default_factory=dict)  # trial id, or SWEEP_RUN -> why its run takes nothing
     uploads: list[int] = field(default_factory=list)  # events whose files are still to be uploaded
-    points: int = 0
+    malformed: int = 0  # events that could not be understood
+    points: int = 0  # sent, repeated ones included
     ended: bool = False
 
     def to_json(self) -> dict[str, Any]:
@@ -55,54 +61,91 @@ class Progress:
 class Delivery:
     """Delivers a journal's events to a sink, in order, and keeps the score in `progress`."""
 
-    def __init__(self, sink: Sink, progress: Progress, fetch: Fetch) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        progress: Progress,
+        fetch: Fetch,
+        exclusive: Callable[[str], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
+        """Takes what it delivers to and what it remembers.
+
+        Args:
+            sink: the store.
+            progress: where an earlier delivery of this journal stopped.
+            fetch: brings files to this machine.
+            exclusive: makes looking for a sweep's run and creating it one step among this machine's couriers.
+        """
         self._sink = sink
         self._fetch = fetch
+        self._exclusive = exclusive
         self.progress = progress
-        self._pending: dict[str, list[MetricPoint]] = {}
+        self._pending: dict[str, tuple[int, list[MetricPoint]]] = {}  # trial -> (first event, points)
+        self._seen = 0
 
     def deliver(self, batch: Sequence[Event]) -> None:
-        """Delivers a batch and acknowledges it.
+        """Delivers the events that follow `progress.acked` and acknowledges them as they arrive.
 
         Raises:
-            SinkUnavailableError: nothing of the batch counts as delivered; call again with the same batch.
+            SinkUnavailableError: what is acknowledged has arrived; call again with what follows it.
             SinkRefusedError: the store refuses the experiment or the parent run: nothing can be delivered.
         """
-        if not batch:
-            return
         self._pending.clear()
         for event in batch:
-            self._handle(event)
+            try:
+                self._handle(event)
+            except (SinkUnavailableError, SinkRefusedError):
+                raise
+            except Exception:  # noqa: BLE001 - one event of another version must not hold up the rest
+                _log.exception("event %d (%s) is malformed: left out", event.seq, event.kind)
+                self.progress.malformed += 1
+            self._seen = event.seq
+            self._acknowledge()
         for trial in list(self._pending):
             self._flush(trial)
-        self.progress.acked = batch[-1].seq
+            self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        # Up to the oldest event that still waits. Whole batches would never get through a server that
+        # fails every third request.
+        waiting = min((first for first, _ in self._pending.values()), default=self._seen + 1)
+        self.progress.acked = max(self.progress.acked, waiting - 1)
 
     def close_open_runs(self, status: str, end_ms: int) -> None:
         """Sets the status of every run that is still open: the driver can no longer do it."""
         self._close_open_trials(status, end_ms)
-        if self.progress.parent_run_id is not None and not self.progress.ended:
-            self._sink.set_status(self.progress.parent_run_id, status, end_ms)
+        if not self.progress.ended:
+            self._end_run(SWEEP_RUN, status, end_ms, {})
         self.progress.ended = True
 
-    def upload(self, read: Callable[[int], Event | None]) -> None:
-        """Uploads the files of events delivered before; what fails stays in `progress.uploads`.
+    def upload_next(self, read: Callable[[int], Event | None]) -> None:
+        """Uploads the files of the event that has waited longest.
 
-        Files go their own way, so that a broken artifact store never holds up metrics.
+        Files go their own way, one event at a time, so that a broken artifact store never holds up metrics.
 
         Raises:
-            SinkUnavailableError: the artifact store did not take one of them; call again later.
+            SinkUnavailableError: the files cannot be had or sent now; the event goes to the end of the queue.
+            SinkRefusedError: the experiment is refused; the event stays in the queue.
         """
-        for seq in list(self.progress.uploads):
+        seq = self.progress.uploads[0]
+        try:
             event = read(seq)
             if event is not None:
                 self._upload(event)
-            self.progress.uploads.remove(seq)
+        except (SinkUnavailableError, OSError) as error:
+            self.progress.uploads.append(self.progress.uploads.pop(0))
+            raise SinkUnavailableError(f"files of event {seq}: {error}") from error
+        except SinkRefusedError:
+            raise
+        except Exception:  # noqa: BLE001 - a broken file must not hold up the others
+            _log.exception("the files of event %d cannot be uploaded: left out", seq)
+            self.progress.malformed += 1
+        self.progress.uploads.remove(seq)
 
     def report_health(self, metrics: dict[str, float], time_ms: int, step: int) -> None:
         """Writes the tracker's own health on the parent run, where there is one."""
-        if self.progress.parent_run_id is not None:
-            points = [MetricPoint(key, value, time_ms, step) for key, value in metrics.items()]
-            self._sink.log(self.progress.parent_run_id, metrics=points)
+        points = [MetricPoint(key, value, time_ms, step) for key, value in metrics.items()]
+        self._guarded(SWEEP_RUN, lambda run_id: self._sink.log(run_id, metrics=points))
 
     def _handle(self, event: Event) -> None:
         payload: Any = event.payload
@@ -130,38 +173,62 @@ class Delivery:
 
     def _sweep(self, event: Event, payload: events.Sweep) -> None:
         self.progress.sweep_id = payload["sweep_id"]
-        tags = {**payload["tags"], names.TAG_EPOCH: str(payload["epoch"])}
-        identity = {names.TAG_SWEEP_ID: payload["sweep_id"], names.TAG_ROLE: names.ROLE_SWEEP}
-        spec = RunSpec(payload["name"], identity, tags, event.time_ms)
-        assert self.progress.experiment_id is not None, "the journal's first event opens the experiment"
-        self.progress.parent_run_id = self._sink.open_run(self.progress.experiment_id, spec)
+        self.progress.epoch = payload["epoch"]
+        self.progress.runs[SWEEP_RUN] = self._open_run(
+            RunSpec(payload["name"], self._identity(names.ROLE_SWEEP), payload["tags"], event.time_ms), {}
+        )
         self.progress.ended = False
         if payload.get("diff"):
             self._upload_later(event)
 
     def _trial(self, event: Event, payload: events.Trial) -> None:
         trial = event.trial
-        assert self.progress.experiment_id is not None and self.progress.sweep_id is not None
-        attempts = self.progress.attempts.setdefault(trial, [])
-        attempt = [payload["attempt"], event.time_ms, payload["resumed_step"]]
-        if attempt not in attempts:
-            attempts.append(attempt)
-        identity = {
-            names.TAG_SWEEP_ID: self.progress.sweep_id,
-            names.TAG_TRIAL_ID: trial,
-            names.TAG_ROLE: names.ROLE_TRIAL,
-        }
-        tags = {**payload["tags"], names.TAG_ATTEMPTS: json.dumps(attempts)}
-        spec = RunSpec(payload["name"], identity, tags, event.time_ms, self.progress.parent_run_id)
-        self.progress.runs[trial] = self._sink.open_run(self.progress.experiment_id, spec)
+        if trial in self.progress.refused:
+            return
+        identity = self._identity(names.ROLE_TRIAL) | {names.TAG_TRIAL_ID: trial}
+        parent = self.progress.runs.get(SWEEP_RUN)
+        spec = RunSpec(payload["name"], identity, payload["tags"], event.time_ms, parent)
+        try:
+            run_id = self._open_run(spec, {event.time_ms: payload["resumed_step"]})
+        except SinkRefusedError as error:
+            self._give_up(trial, error)
+            return
+        self.progress.runs[trial] = run_id
         if trial not in self.progress.open_trials:
             self.progress.open_trials.append(trial)
         self._params(trial, payload["params"])
         if "config" in payload:
             self._upload_later(event)
 
+    def _identity(self, role: str) -> dict[str, str]:
+        if self.progress.sweep_id is None:
+            raise ValueError("the journal lacks the event that names its sweep")
+        return {names.TAG_SWEEP_ID: self.progress.sweep_id, names.TAG_ROLE: role}
+
+    def _open_run(self, spec: RunSpec, attempt: Mapping[int, int]) -> str:
+        """Finds the run, or makes it; `attempt` maps when it started (Unix ms) to the step it resumed from."""
+        experiment_id, sweep_id = self.progress.experiment_id, self.progress.sweep_id
+        if experiment_id is None or sweep_id is None:
+            raise ValueError("the journal lacks the event that opens its experiment")
+        with self._exclusive(sweep_id):
+            found = self._sink.find_run(experiment_id, spec.identity)
+            attempts = _merged_attempts(found.tags if found else {}, attempt)
+            tags = {**spec.tags, **attempts, names.TAG_EPOCH: str(self.progress.epoch)}
+            if found is None:
+                return self._sink.create_run(experiment_id, replace(spec, tags=tags))
+            if self._owns(found.tags):
+                self._sink.reopen_run(found.run_id, tags)
+            elif attempts:
+                self._sink.log(found.run_id, tags=attempts)
+            return found.run_id
+
+    def _owns(self, tags: Mapping[str, str]) -> bool:
+        """Tells whether no later driver has opened the run with these tags."""
+        epoch = tags.get(names.TAG_EPOCH, "")
+        return not epoch.isdecimal() or int(epoch) <= self.progress.epoch
+
     def _result(self, event: Event, payload: events.Result) -> None:
-        points = self._pending.setdefault(event.trial, [])
+        _, points = self._pending.setdefault(event.trial, (event.seq, []))
         step = payload["step"]
         points.extend(MetricPoint(key, value, event.time_ms, step) for key, value in payload["metrics"].items())
         if len(points) >= FLUSH_POINTS:
@@ -186,8 +253,7 @@ class Delivery:
         self._params(trial, payload.get("params", {}))
         if payload["folders"] or "traceback" in payload:
             self._upload_later(event)
-        self._guarded(trial, lambda run_id: self._sink.log(run_id, tags=payload["tags"]))
-        self._guarded(trial, lambda run_id: self._sink.set_status(run_id, payload["status"], event.time_ms))
+        self._end_run(trial, payload["status"], event.time_ms, payload["tags"])
         if trial in self.progress.open_trials:
             self.progress.open_trials.remove(trial)
 
@@ -195,10 +261,16 @@ class Delivery:
         for trial in list(self._pending):
             self._flush(trial)
         self._close_open_trials("KILLED", event.time_ms)
-        if self.progress.parent_run_id is not None:
-            self._sink.log(self.progress.parent_run_id, tags=payload["tags"])
-            self._sink.set_status(self.progress.parent_run_id, payload["status"], event.time_ms)
+        self._end_run(SWEEP_RUN, payload["status"], event.time_ms, payload["tags"])
         self.progress.ended = True
+
+    def _end_run(self, trial: str, status: str, end_ms: int, tags: Mapping[str, str]) -> None:
+        def end(run_id: str) -> None:
+            if self._owns(self._sink.read_tags(run_id)):
+                self._sink.log(run_id, tags=tags)
+                self._sink.set_status(run_id, status, end_ms)
+
+        self._guarded(trial, end)
 
     def _upload_later(self, event: Event) -> None:
         if event.seq not in self.progress.uploads:
@@ -207,8 +279,8 @@ class Delivery:
     def _upload(self, event: Event) -> None:
         payload: Any = event.payload
         trial = event.trial
-        if event.kind == events.SWEEP and self.progress.parent_run_id is not None:
-            self._sink.log_text(self.progress.parent_run_id, payload["diff"], names.DIFF_ARTIFACT)
+        if event.kind == events.SWEEP:
+            self._guarded(trial, lambda run_id: self._sink.log_text(run_id, payload["diff"], names.DIFF_ARTIFACT))
         elif event.kind == events.TRIAL:
             text = json.dumps(payload["config"], indent=1, sort_keys=True)
             self._guarded(trial, lambda run_id: self._sink.log_text(run_id, text, names.CONFIG_ARTIFACT))
@@ -227,13 +299,14 @@ class Delivery:
 
     def _close_open_trials(self, status: str, end_ms: int) -> None:
         for trial in list(self.progress.open_trials):
-            self._guarded(trial, lambda run_id: self._sink.set_status(run_id, status, end_ms))
+            self._end_run(trial, status, end_ms, {})
             self.progress.open_trials.remove(trial)
 
     def _flush(self, trial: str) -> None:
-        points = self._pending.pop(trial, [])
-        if points:
+        if trial in self._pending:
+            _, points = self._pending[trial]
             self._guarded(trial, lambda run_id: self._sink.log(run_id, metrics=points))
+            del self._pending[trial]
             self.progress.points += len(points)
 
     def _params(self, trial: str, params: dict[str, str]) -> None:
@@ -254,5 +327,27 @@ class Delivery:
         try:
             call(run_id)
         except SinkRefusedError as error:
-            _log.error("run %s of trial %s takes nothing more: %s", run_id, trial, error)
-            self.progress.refused[trial] = str(error)
+            self._give_up(trial, error)
+
+    def _give_up(self, trial: str, error: SinkRefusedError) -> None:
+        """Marks a run that takes nothing more.
+
+        Raises:
+            SinkRefusedError: the experiment itself is refused, and with it every run: then nothing is given
+                up, everything waits until it is restored.
+        """
+        self._sink.open_experiment(None, self.progress.experiment_id, None)
+        _log.error("the run of %s takes nothing more: %s", f"trial {trial}" if trial else "the sweep", error)
+        self.progress.refused[trial] = str(error)
+
+
+def _merged_attempts(tags: Mapping[str, str], attempt: Mapping[int, int]) -> dict[str, str]:
+    """Returns the tag that lists every attempt as [number, started_ms, resumed_step], earlier drivers' included."""
+    if not attempt:
+        return {}
+    try:
+        known = {int(started): int(step) for _, started, step in json.loads(tags.get(names.TAG_ATTEMPTS, "[]"))}
+    except (ValueError, TypeError):  # somebody edited the tag
+        known = {}
+    merged = sorted({**known, **attempt}.items())
+    return {names.TAG_ATTEMPTS: json.dumps([[number, *pair] for number, pair in enumerate(merged, start=1)])}

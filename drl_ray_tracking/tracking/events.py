@@ -43,7 +43,6 @@ class Trial(TypedDict):
     params: dict[str, str]
     tags: dict[str, str]
     config: NotRequired[object]  # the full configuration, redacted
-    attempt: int
     resumed_step: int
 
 

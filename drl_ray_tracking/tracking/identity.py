@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import logging
 import os
 import platform
 import re
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from drl_ray_tracking import names
+from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.tracking.redaction import redact
 
+_log = logging.getLogger(__name__)
 _DIFF_LIMIT: Final = 1_000_000
 _RESOURCES: Final = ("CPU", "GPU", "memory", "object_store_memory")
 
@@ -47,6 +50,8 @@ def claim_sweep(filesystem: Any, experiment_path: str, name: str) -> SweepIdenti
         identity = SweepIdentity(str(known["sweep_id"]), int(known["epoch"]) + 1, str(known["name"]))
     except FileNotFoundError:
         pass
+    except (ValueError, KeyError, TypeError) as error:  # half a file, or a person's
+        _log.warning("%s is not readable (%s): this becomes a new sweep", path, error)
     filesystem.create_dir(experiment_path, recursive=True)
     with filesystem.open_output_stream(path) as stream:
         stream.write(json.dumps(asdict(identity)).encode())
@@ -72,8 +77,8 @@ def context_tags() -> dict[str, str]:
 
 def working_diff(secrets: Sequence[str]) -> str:
     """Returns `git diff HEAD` of the working directory, redacted and bounded; empty where clean."""
-    diff = _git(Path.cwd(), "diff", "HEAD")
-    return str(redact(diff[:_DIFF_LIMIT], secrets))
+    # Redacted before it is cut: half a secret would not be found.
+    return str(redact(_git(Path.cwd(), "diff", "HEAD"), secrets))[:_DIFF_LIMIT]
 
 
 def _user() -> str:
@@ -102,7 +107,12 @@ def _ray_tags() -> dict[str, str]:
 def _git(folder: Path, *arguments: str) -> str:
     try:
         done = subprocess.run(
-            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=5, check=False
+            ["git", "-C", str(folder), *arguments],
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # a diff carries whatever bytes the files have
+            timeout=5,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
@@ -151,6 +161,18 @@ class TrialIdentity:
         }
         filled = pattern.format(**parts)
         return re.sub(r"-{2,}", "-", filled).strip("-") or self.trial_id
+
+
+def check_run_name(pattern: str) -> None:
+    """Raises ConfigurationError where `TrialIdentity.run_name` could not fill the pattern."""
+    probe = TrialIdentity("id", "algorithm", "env", (), "", "", "hash")
+    try:
+        probe.run_name(pattern)
+    except (KeyError, IndexError, ValueError, AttributeError) as error:
+        raise ConfigurationError(
+            f"run_name={pattern!r} cannot be filled ({type(error).__name__}: {error}); it may use {{algorithm}}, "
+            "{market}, {timeframe}, {seed}, {hash}, {trial_id} and {env}"
+        ) from error
 
 
 def identify_trial(

@@ -18,6 +18,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +29,7 @@ HOME_VARIABLE: Final = "DRL_TRACK_HOME"
 SCHEMA_VERSION: Final = 1
 SEGMENT_ROWS: Final = 20_000
 _DRIVER_LOCK: Final = "driver.lock"
+_LOCK_POLL_S: Final = 0.05
 _NETWORK_FILESYSTEMS: Final = frozenset(
     {
         "nfs",
@@ -130,6 +132,7 @@ class JournalWriter:
             raise JournalError(f"{directory} is written by another process; a journal has one writer")
         self._seq = last_sequence(directory)
         self._segment_end = 0
+        self._closed = False
         self._connection: sqlite3.Connection | None = None
 
     @property
@@ -141,11 +144,16 @@ class JournalWriter:
         """Writes one event and returns its sequence number.
 
         Raises:
-            JournalError: the disk is full, the directory is gone, or the payload is not JSON.
+            JournalError: the disk is full, the directory is gone, the journal is closed, or the payload is not JSON.
         """
-        text = json.dumps(payload, separators=(",", ":"), allow_nan=False)
+        try:
+            text = json.dumps(payload, separators=(",", ":"), allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise JournalError(f"a {kind!r} event cannot be written as JSON: {error}") from error
         moment = int(self._clock() * 1000) if time_ms is None else time_ms
         with self._lock:
+            if self._closed:
+                raise JournalError(f"the journal in {self.directory} is closed")
             seq = self._seq + 1
             try:
                 if self._connection is None or seq > self._segment_end:
@@ -158,8 +166,9 @@ class JournalWriter:
             return seq
 
     def close(self) -> None:
-        """Closes the segment and releases the driver's lock."""
+        """Closes the segment and releases the driver's lock; closing twice does nothing."""
         with self._lock:
+            self._closed = True
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
@@ -174,10 +183,15 @@ class JournalWriter:
         path = self.directory / f"{first:012d}.journal"
         os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=NORMAL")
-        connection.execute(_SCHEMA)
-        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=NORMAL")
+            connection.execute(_SCHEMA)
+            # Last: a reader takes a segment without a version for one still being made.
+            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+        except sqlite3.Error:
+            connection.close()
+            raise
         self._connection = connection
         self._segment_end = first + SEGMENT_ROWS - 1
 
@@ -232,22 +246,57 @@ def drop_delivered_segments(directory: Path, delivered: int, *, keep_first: bool
 
 def driver_is_alive(directory: Path) -> bool:
     """Tells whether the journal's writer still runs: the kernel releases its lock when it dies."""
-    held = hold_lock(directory / _DRIVER_LOCK)
-    if held is None:
-        return True
-    os.close(held)
-    return False
+    return is_locked(directory / _DRIVER_LOCK)
 
 
-def hold_lock(path: Path) -> int | None:
-    """Takes an exclusive lock on a file and returns its descriptor, or None where another holds it."""
+def hold_lock(path: Path, *, patience_s: float = 0.0) -> int | None:
+    """Takes an exclusive lock on a file and returns its descriptor, or None where another holds it.
+
+    Args:
+        path: the file; created where it does not exist.
+        patience_s: how long to try: somebody may just be looking whether it is locked.
+    """
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
+    deadline = time.monotonic() + patience_s
+    while not _try_lock(descriptor, fcntl.LOCK_EX):
+        if time.monotonic() >= deadline:
+            os.close(descriptor)
+            return None
+        time.sleep(_LOCK_POLL_S)
     return descriptor
+
+
+def is_locked(path: Path) -> bool:
+    """Tells whether somebody holds the exclusive lock on a file; creates nothing."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        return not _try_lock(descriptor, fcntl.LOCK_SH)  # shared: two who look do not see each other
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def sweep_lock(sweep_id: str) -> Iterator[None]:
+    """Makes what this machine's couriers do to one sweep's runs happen one at a time."""
+    folder = home() / "locks"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(folder / f"{sweep_id}.lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _try_lock(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _select(path: Path, query: str, arguments: tuple[int, ...] = ()) -> list[Any]:

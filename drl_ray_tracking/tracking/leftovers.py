@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Final
 
+from drl_ray_tracking.errors import JournalError
 from drl_ray_tracking.tracking import courier
 from drl_ray_tracking.tracking.journal import driver_is_alive, home, journals, last_sequence
+
+_PATIENCE_S: Final = 10.0  # with a store that answers with passing errors
 
 
 def sync_leftovers(say: Callable[[str], None]) -> bool:
@@ -17,19 +22,32 @@ def sync_leftovers(say: Callable[[str], None]) -> bool:
     found = list(journals())
     if not found:
         say(f"nothing is waiting in {home()}")
-    complete = True
-    for directory in found:
-        if driver_is_alive(directory):
-            say(f"{directory.name}: its sweep is still running, its own courier delivers")
-            continue
+    outcomes = [_sync(directory, say) for directory in found]
+    return all(outcomes)
+
+
+def _sync(directory: Path, say: Callable[[str], None]) -> bool:
+    if driver_is_alive(directory):
+        say(f"{directory.name}: its sweep is still running, its own courier delivers")
+        return True
+    try:
         status = courier.read_status(directory)
         waiting = last_sequence(directory) - (status.progress.acked if status else 0)
-        done = courier.carry(directory, orphan_limit_s=0.0)
-        if done:
-            say(f"{directory.name}: {waiting} events delivered")
-            continue
-        complete = False
-        status = courier.read_status(directory)
+        delivered = courier.carry(directory, orphan_limit_s=_PATIENCE_S)
+    except JournalError as error:
+        say(f"{directory.name}: {error}")
+        return False
+    status = courier.read_status(directory)
+    if not delivered:
         reason = status.message if status is not None and status.message else "another courier is at it"
         say(f"{directory.name}: {waiting} events still wait ({reason})")
-    return complete
+        return False
+    if status is not None and status.progress.refused:
+        say(
+            f"{directory.name}: MLflow refuses {len(status.progress.refused)} of its runs for good "
+            f"({next(iter(status.progress.refused.values()))}). What they lack is in {directory}: delete it if it is "
+            "not needed."
+        )
+        return True
+    say(f"{directory.name}: {waiting} events delivered")
+    return True

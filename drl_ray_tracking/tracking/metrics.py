@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError
 
 NameMode = Literal["vocabulary", "raw", "both"]
-NON_FINITE = "tracker/non_finite_values"
+NON_FINITE: Final = "tracker/non_finite_values"
+_FLOATS: Final = ("float16", "float32", "float64")
 
 
 @dataclass(frozen=True)
@@ -29,40 +30,48 @@ class MetricSelection:
     def __post_init__(self) -> None:
         if self.names not in get_args(NameMode):
             raise ConfigurationError(f"names={self.names!r} is not one of {', '.join(get_args(NameMode))}")
+        for setting in ("include", "exclude"):
+            given = getattr(self, setting)
+            if isinstance(given, str) or not all(isinstance(glob, str) for glob in given):
+                raise ConfigurationError(f"{setting}={given!r} must be a sequence of globs, such as ['train/*']")
+            object.__setattr__(self, setting, tuple(given))
 
     def select(self, result: Mapping[str, Any]) -> dict[str, float]:
         """Returns finite values by their published, legal names; how many were not finite is among them."""
         rllib = names.is_rllib_result(result)
         stale = result.get(names.EVALUATED) is False
-        chosen: dict[str, float] = {}
+        vocabulary: dict[str, float] = {}
+        raw: dict[str, float] = {}
         non_finite = 0
         for path, value in names.flatten(result):
-            if path.startswith("config/") or (stale and path.startswith(f"{names.EVALUATION}/")):
+            if path.startswith("config/") or (rllib and stale and path.startswith(f"{names.EVALUATION}/")):
                 continue
-            published = []
-            if rllib and self.names != "raw":
-                name = names.published_name(path)
-                if name is not None:
-                    published.append(name)
-            if not rllib or self.names != "vocabulary":
-                published.append(path)
-            if not published:
+            published = names.published_name(path) if rllib and self.names != "raw" else None
+            kept = not rllib or self.names != "vocabulary"
+            if published is None and not kept:
                 continue
             number = names.finite(value)
             if number is None:
-                non_finite += isinstance(value, float)
+                non_finite += _is_number(value)
                 continue
-            for name in published:
-                if names.selected(name, self.include, self.exclude):
-                    chosen[names.legal_metric_name(name)] = number
-        if "train/episode/return_mean" in chosen or "eval/episode/return_mean" in chosen:
+            if published is not None and names.selected(published, self.include, self.exclude):
+                vocabulary[published] = number
+            # What people read less is left out of the vocabulary only: other keys are the user's.
+            if kept and names.selected(path, self.include or ("*",), self.exclude):
+                raw[path] = number
+        if "train/episode/return_mean" in vocabulary or "eval/episode/return_mean" in vocabulary:
             # RLlib's mean of means stands in only where there is no exact one.
-            chosen = {key: value for key, value in chosen.items() if "/rllib/" not in key[:12]}
+            vocabulary = {key: value for key, value in vocabulary.items() if "/rllib/" not in key[:12]}
         if not self.include:
-            chosen = _without_lone_symbol(chosen)
+            vocabulary = _without_lone_symbol(vocabulary)
+        chosen = {names.legal_metric_name(key): value for key, value in {**raw, **vocabulary}.items()}
         if non_finite:
             chosen[NON_FINITE] = float(non_finite)
         return chosen
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) or (getattr(value, "ndim", 1) == 0 and getattr(value, "dtype", "?") in _FLOATS)
 
 
 def _without_lone_symbol(chosen: dict[str, float]) -> dict[str, float]:
@@ -77,6 +86,7 @@ def result_step(result: Mapping[str, Any]) -> int:
     """Returns the x axis of a result: lifetime env steps, else timesteps, else the iteration."""
     for key in (names.LIFETIME_STEPS, "timesteps_total", names.ITERATION):
         number = names.finite(result.get(key))
-        if number is not None and (number > 0 or key == names.ITERATION):
+        # Tune writes 0 where it knows no timesteps; lifetime steps are 0 until the first fragment is in.
+        if number is not None and (number > 0 or key != "timesteps_total"):
             return int(number)
     return 0

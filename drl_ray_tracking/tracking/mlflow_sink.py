@@ -6,29 +6,29 @@ minutes. MLflow reads credentials from the environment at every request.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from drl_ray_tracking.tracking.sink import MetricPoint, RunSpec, SinkRefusedError, SinkUnavailableError
+from drl_ray_tracking.tracking.sink import FoundRun, MetricPoint, RunSpec, SinkRefusedError, SinkUnavailableError
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
     from mlflow.tracking import MlflowClient
 
 METRICS_PER_BATCH: Final = 1000
-PARAMS_PER_BATCH: Final = 100
-TAGS_PER_BATCH: Final = 100
+PAIRS_PER_BATCH: Final = 100  # params, tags
 MAX_TAG: Final = 8000
 MAX_PARAM: Final = 6000
 MAX_KEY: Final = 250
+_BATCH_BYTES: Final = 800_000  # the server refuses requests of more than about 1 MB
 _REFUSALS: Final = frozenset(
     {
         "RESOURCE_DOES_NOT_EXIST",
         "INVALID_PARAMETER_VALUE",
-        "INVALID_STATE",
         "RESOURCE_ALREADY_EXISTS",
         "BAD_REQUEST",
         "NOT_FOUND",
@@ -37,13 +37,32 @@ _REFUSALS: Final = frozenset(
 )
 
 
-class MlflowSink:
-    """Delivers to one MLflow tracking store."""
+@contextmanager
+def bounded_requests(timeout_s: float = 30.0, credentials: Mapping[str, str] | None = None) -> Iterator[None]:
+    """Makes MLflow fail soon, as long as this is open; MLflow reads these variables at every request."""
+    settings = {
+        **(credentials or {}),
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+        "MLFLOW_HTTP_REQUEST_TIMEOUT": str(int(timeout_s)),
+        "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    }
+    before = {key: os.environ.get(key) for key in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value
 
-    def __init__(self, tracking_uri: str | None, registry_uri: str | None = None, *, timeout_s: float = 30.0) -> None:
-        os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "1"
-        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = str(int(timeout_s))
-        os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"
+
+class MlflowSink:
+    """Delivers to one MLflow tracking store; to be used inside `bounded_requests`."""
+
+    def __init__(self, tracking_uri: str | None, registry_uri: str | None = None) -> None:
         from mlflow.tracking import MlflowClient
 
         with _translated():
@@ -67,25 +86,41 @@ class MlflowSink:
                     raise
                 return _alive(known, repr(name))
 
-    def open_run(self, experiment_id: str, spec: RunSpec) -> str:
+    def find_run(self, experiment_id: str, identity: Mapping[str, str]) -> FoundRun | None:
+        from mlflow.entities import ViewType
+
+        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items())
+        with _translated():
+            found = self._client.search_runs([experiment_id], query, ViewType.ALL, max_results=1)
+        if not found:
+            return None
+        run = found[0]
+        if run.info.lifecycle_stage != "active":
+            raise SinkRefusedError(
+                f"the run {run.info.run_id} is deleted; `mlflow runs restore --run-id {run.info.run_id}` brings it back"
+            )
+        return FoundRun(str(run.info.run_id), dict(run.data.tags))
+
+    def create_run(self, experiment_id: str, spec: RunSpec) -> str:
         from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in spec.identity.items())
         tags = {**spec.tags, **spec.identity}
         if spec.parent_run_id is not None:
             tags[MLFLOW_PARENT_RUN_ID] = spec.parent_run_id
         with _translated():
-            found = self._client.search_runs([experiment_id], query, max_results=1)
-            if found:
-                run_id = str(found[0].info.run_id)
-                if found[0].info.status != "RUNNING":
-                    self._client.update_run(run_id, status="RUNNING")
-                self.log(run_id, tags=spec.tags)
-                return run_id
             run = self._client.create_run(
                 experiment_id, start_time=spec.start_ms, tags=_cut_tags(tags), run_name=spec.name
             )
-            return str(run.info.run_id)
+        return str(run.info.run_id)
+
+    def reopen_run(self, run_id: str, tags: Mapping[str, str]) -> None:
+        with _translated():
+            self._client.update_run(run_id, status="RUNNING")
+        self.log(run_id, tags=tags)
+
+    def read_tags(self, run_id: str) -> Mapping[str, str]:
+        with _translated():
+            return dict(self._client.get_run(run_id).data.tags)
 
     def log(
         self,
@@ -101,19 +136,13 @@ class MlflowSink:
         pairs = [Param(key[:MAX_KEY], value[:MAX_PARAM]) for key, value in (params or {}).items()]
         marks = [RunTag(key, value) for key, value in _cut_tags(tags or {}).items()]
         with _translated():
-            # The first call carries some of each; a batch is one request within every limit of the server.
-            while points or pairs or marks:
-                self._client.log_batch(
-                    run_id,
-                    metrics=points[:METRICS_PER_BATCH],
-                    params=pairs[:PARAMS_PER_BATCH],
-                    tags=marks[:TAGS_PER_BATCH],
-                )
-                points, pairs, marks = (
-                    points[METRICS_PER_BATCH:],
-                    pairs[PARAMS_PER_BATCH:],
-                    marks[TAGS_PER_BATCH:],
-                )
+            # Apart: a server also limits the sum of metrics, params and tags in one request, to 1000.
+            for first in range(0, len(points), METRICS_PER_BATCH):
+                self._client.log_batch(run_id, metrics=points[first : first + METRICS_PER_BATCH])
+            for few in _batches(pairs):
+                self._client.log_batch(run_id, params=few)
+            for few in _batches(marks):
+                self._client.log_batch(run_id, tags=few)
 
     def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
         with _translated():
@@ -143,6 +172,21 @@ def _cut_tags(tags: Mapping[str, str]) -> dict[str, str]:
     return {key[:MAX_KEY]: value[:MAX_TAG] for key, value in tags.items()}
 
 
+def _batches(pairs: Sequence[Any]) -> Iterator[list[Any]]:
+    """Cuts params or tags into requests the server takes, by number and by size."""
+    batch: list[Any] = []
+    size = 0
+    for pair in pairs:
+        weight = len(json.dumps([pair.key, pair.value]))
+        if batch and (len(batch) == PAIRS_PER_BATCH or size + weight > _BATCH_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(pair)
+        size += weight
+    if batch:
+        yield batch
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     """Turns MLflow's and the network's errors into the sink's two kinds."""
@@ -151,13 +195,7 @@ def _translated() -> Iterator[None]:
     except (SinkRefusedError, SinkUnavailableError):
         raise
     except Exception as error:
-        code = getattr(error, "error_code", None)
-        kind: type[SinkRefusedError] | type[SinkUnavailableError]
-        kind = SinkRefusedError if code in _REFUSALS and not _passing(error) else SinkUnavailableError
+        # A value that no request can carry would otherwise be tried for ever, with everything behind it.
+        refused = getattr(error, "error_code", None) in _REFUSALS or isinstance(error, (TypeError, UnicodeError))
+        kind = SinkRefusedError if refused else SinkUnavailableError
         raise kind(f"{type(error).__name__}: {error}") from error
-
-
-def _passing(error: Any) -> bool:
-    """Tells whether an error that claims to be a refusal came with a passing HTTP status (429, 5xx)."""
-    status = error.get_http_status_code() if hasattr(error, "get_http_status_code") else 0
-    return "429" in str(error)[:200] or int(status or 0) >= 500

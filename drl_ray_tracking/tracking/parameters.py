@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from drl_ray_tracking.names import flatten
+from drl_ray_tracking.names import flatten, legal_metric_name
 
 LONGEST_PARAM: Final = 250
 # Differences from the defaults that say nothing about the experiment.
@@ -32,15 +32,17 @@ def identifying_parameters(
         searched: the values the search space drew for this trial, likewise.
 
     Returns:
-        Slash-joined names to texts: the search space, and whatever differs from the defaults.
+        Slash-joined, legal names to texts: the search space, and whatever differs from the defaults.
     """
     known = dict(flatten(defaults))
-    parameters: dict[str, str] = {}
-    for key, value in flatten(config):
-        if known.get(key, _MISSING) != value and not any(fnmatchcase(key, p) for p in _NOT_PARAMETERS):
-            parameters[key] = _text(value)
-    parameters.update({key: _text(value) for key, value in flatten(searched)})
-    return parameters
+    parameters = {
+        key: value
+        for key, value in flatten(config)
+        if known.get(key, _MISSING) != value and not any(fnmatchcase(key, p) for p in _NOT_PARAMETERS)
+    }
+    parameters.update(flatten(searched))
+    # MLflow has the same rule for the names of parameters as for those of metrics.
+    return {legal_metric_name(key): _text(value) for key, value in parameters.items()}
 
 
 _MISSING: Final = object()

@@ -1,4 +1,7 @@
-"""Removes secrets from what is written down: by the name of a key, and by the value of a credential."""
+"""Removes secrets from what is written down: by the name of a key, by the value of a credential, by its place.
+
+Places are the password of a URL and a quoted text assigned to a name like a credential's.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 REDACTED: Final = "<redacted>"
+_WORDS: Final = r"password|passwd|pwd|secret|token|credentials?|api_?key|access_?key|private_?key|auth"
 _SECRET_KEY: Final = re.compile(
-    r"(?i)(^|[_\-./])(password|passwd|pwd|secret|token|credentials?|api_?key|access_?key|private_?key|auth)($|[_\-./])"
-    r"|(?i:(api|access|secret|private)key$)"
+    rf"(?i)(^|[_\-./])({_WORDS})($|[_\-./])|(password|passwd|secret)$|((api|access|secret|private)key|[a-z]Token)$"
+)
+_IN_URL: Final = re.compile(r"(\w://[^\s:/@'\"]*:)[^\s/@'\"]+(?=@)")  # scheme://user:THIS@host
+# `api_key = "THIS"` and `"password": "THIS"`, as in a diff or a traceback.
+_ASSIGNED: Final = re.compile(
+    rf"(?i)(\b(?:\w*[_\-.])?(?:{_WORDS})['\"]?\s*[:=]\s*)(?P<quote>['\"])(?:(?!(?P=quote)).)+(?P=quote)"
 )
 _SHORTEST_SECRET: Final = 8
 
@@ -23,7 +31,12 @@ def looks_secret(name: str) -> bool:
 def known_secrets(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Returns the values of environment variables that look like credentials, longest first."""
     variables = os.environ if environment is None else environment
-    values = {value for name, value in variables.items() if looks_secret(name) and len(value) >= _SHORTEST_SECRET}
+    # A switch or a path (SSH_AUTH_SOCK, GOOGLE_APPLICATION_CREDENTIALS) is no secret, and is part of many texts.
+    values = {
+        value
+        for name, value in variables.items()
+        if looks_secret(name) and len(value) >= _SHORTEST_SECRET and not value.startswith("/")
+    }
     return tuple(sorted(values, key=len, reverse=True))
 
 
@@ -39,6 +52,8 @@ def redact(value: Any, secrets: Iterable[str]) -> Any:
     if isinstance(value, str):
         for secret in secrets:
             value = value.replace(secret, REDACTED)
+        value = _IN_URL.sub(rf"\g<1>{REDACTED}", value)
+        return _ASSIGNED.sub(rf"\g<1>\g<quote>{REDACTED}\g<quote>", value)
     return value
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from drl_ray_tracking.errors import TrackingError
+from drl_ray_tracking.names import legal_metric_name
 
 
 class SinkUnavailableError(TrackingError):
@@ -34,8 +35,16 @@ class MetricPoint:
 
 
 @dataclass(frozen=True)
+class FoundRun:
+    """A run that exists: its id and its tags as they are now."""
+
+    run_id: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class RunSpec:
-    """A run as it is found or made. `identity` are the tags it is found by, all of which must match."""
+    """A run to be made. `identity` are the tags it is found by later, all of which must match."""
 
     name: str
     identity: Mapping[str, str]
@@ -51,8 +60,20 @@ class Sink(Protocol):
         """Finds the experiment, or makes it by name; returns its id."""
         ...
 
-    def open_run(self, experiment_id: str, spec: RunSpec) -> str:
-        """Finds the run by its identity, or makes it; sets it RUNNING; returns its id."""
+    def find_run(self, experiment_id: str, identity: Mapping[str, str]) -> FoundRun | None:
+        """Finds the run with all these tags; one that was deleted refuses, so that none is made in its place."""
+        ...
+
+    def create_run(self, experiment_id: str, spec: RunSpec) -> str:
+        """Makes a run, RUNNING, and returns its id. The only call that is not repeatable: find first."""
+        ...
+
+    def reopen_run(self, run_id: str, tags: Mapping[str, str]) -> None:
+        """Sets a run RUNNING, whatever it was, and adds tags."""
+        ...
+
+    def read_tags(self, run_id: str) -> Mapping[str, str]:
+        """Returns a run's tags as they are now."""
         ...
 
     def log(
@@ -83,9 +104,13 @@ class Sink(Protocol):
 class MemoryRun:
     """A run in a `MemorySink`."""
 
-    spec: RunSpec
+    experiment_id: str
+    name: str
+    start_ms: int
+    parent_run_id: str | None
     status: str = "RUNNING"
     end_ms: int | None = None
+    deleted: bool = False
     points: set[MetricPoint] = field(default_factory=set)
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -96,25 +121,40 @@ class MemoryRun:
 class MemorySink:
     """A whole store in memory, with MLflow's rules: for tests, dry runs and trying things out."""
 
-    experiments: dict[str, str] = field(default_factory=dict)
+    experiments: dict[str, str] = field(default_factory=lambda: {"Default": "0"})
+    deleted_experiments: set[str] = field(default_factory=set)
     runs: dict[str, MemoryRun] = field(default_factory=dict)
 
     def open_experiment(self, name: str | None, experiment_id: str | None, artifact_location: str | None) -> str:
-        if experiment_id is not None:
-            if experiment_id not in self.experiments.values():
-                raise SinkRefusedError(f"there is no experiment with id {experiment_id!r}")
-            return experiment_id
-        return self.experiments.setdefault(name or "Default", str(len(self.experiments)))
+        if experiment_id is None:
+            experiment_id = self.experiments.setdefault(name or "Default", str(len(self.experiments)))
+        if experiment_id not in self.experiments.values():
+            raise SinkRefusedError(f"no experiment with id {experiment_id!r}")
+        if experiment_id in self.deleted_experiments:
+            raise SinkRefusedError(f"the experiment {experiment_id!r} is deleted")
+        return experiment_id
 
-    def open_run(self, experiment_id: str, spec: RunSpec) -> str:
+    def find_run(self, experiment_id: str, identity: Mapping[str, str]) -> FoundRun | None:
         for run_id, run in self.runs.items():
-            if all(run.tags.get(key) == value for key, value in spec.identity.items()):
-                run.tags.update(spec.tags)
-                run.status, run.end_ms = "RUNNING", None
-                return run_id
+            if run.experiment_id == experiment_id and identity.items() <= run.tags.items():
+                return FoundRun(run_id, dict(self._run(run_id).tags))
+        return None
+
+    def create_run(self, experiment_id: str, spec: RunSpec) -> str:
+        self.open_experiment(None, experiment_id, None)
         run_id = f"run-{len(self.runs)}"
-        self.runs[run_id] = MemoryRun(spec, tags={**spec.tags, **spec.identity})
+        run = MemoryRun(experiment_id, spec.name, spec.start_ms, spec.parent_run_id)
+        run.tags.update({**spec.tags, **spec.identity})
+        self.runs[run_id] = run
         return run_id
+
+    def reopen_run(self, run_id: str, tags: Mapping[str, str]) -> None:
+        run = self._run(run_id)
+        run.status = "RUNNING"
+        run.tags.update(tags)
+
+    def read_tags(self, run_id: str) -> Mapping[str, str]:
+        return dict(self._run(run_id).tags)
 
     def log(
         self,
@@ -125,6 +165,9 @@ class MemorySink:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         run = self._run(run_id)
+        for point in metrics:
+            if legal_metric_name(point.key) != point.key:
+                raise SinkRefusedError(f"{point.key!r} is not a legal metric name")
         for key, value in (params or {}).items():
             if run.params.setdefault(key, value) != value:
                 raise SinkRefusedError(f"changing param values is not allowed: {key!r}")
@@ -145,6 +188,9 @@ class MemorySink:
         run.status, run.end_ms = status, end_ms
 
     def _run(self, run_id: str) -> MemoryRun:
-        if run_id not in self.runs:
+        run = self.runs.get(run_id)
+        if run is None:
             raise SinkRefusedError(f"there is no run {run_id!r}")
-        return self.runs[run_id]
+        if run.deleted or run.experiment_id in self.deleted_experiments:
+            raise SinkRefusedError(f"the run {run_id!r} is deleted")
+        return run

@@ -1,27 +1,28 @@
 """A journal being written and the courier that serves it: the driver's whole side of delivery.
 
-A watchdog thread restarts a courier that died; it looks at a lock twice a minute and costs nothing.
+A watchdog thread restarts a courier that died; it looks at a lock every ten seconds and costs nothing.
 """
 
 from __future__ import annotations
 
 import logging
-import os
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from drl_ray_tracking.errors import JournalError
+from drl_ray_tracking.errors import ConfigurationError, JournalError
 from drl_ray_tracking.tracking import courier, events
 from drl_ray_tracking.tracking.courier import CourierStatus, read_status
-from drl_ray_tracking.tracking.journal import JournalWriter, hold_lock, new_journal_directory
+from drl_ray_tracking.tracking.journal import HOME_VARIABLE, JournalWriter, is_locked, new_journal_directory
 
 _log = logging.getLogger(__name__)
 _WATCH_EVERY_S: Final = 10.0
 _POLL_S: Final = 0.05
 _HOPELESS_RETRIES: Final = 4
+_JOIN_S: Final = 5.0
 
 
 class Spool:
@@ -41,9 +42,16 @@ class Spool:
         Raises:
             ConfigurationError: the journal cannot be kept where it should lie.
         """
-        spool = cls(JournalWriter(new_journal_directory()), credentials)
-        spool.append(events.OPEN, "", opening)
-        courier.start(spool.directory, spool._credentials)
+        writer = JournalWriter(new_journal_directory())
+        try:
+            writer.append(events.OPEN, "", opening)
+        except JournalError as error:
+            writer.close()
+            raise ConfigurationError(
+                f"{error}. Make room, or set {HOME_VARIABLE} to a directory on a local disk."
+            ) from error
+        spool = cls(writer, credentials)
+        spool._start_courier()
         spool._watchdog.start()
         return spool
 
@@ -57,14 +65,16 @@ class Spool:
         """How many events could not be written down (disk full)."""
         return self._lost
 
-    def append(self, kind: str, trial: str, payload: Any) -> None:
-        """Writes one event; where the disk refuses it, the loss is counted and said once."""
+    def append(self, kind: str, trial: str, payload: Any) -> bool:
+        """Writes one event and returns whether it is safe; the first loss is said, every one is counted."""
         try:
             self._writer.append(kind, trial, payload)
         except JournalError as error:
             self._lost += 1
             if self._lost == 1:
                 _log.error("tracking loses data, training goes on: %s", error)
+            return False
+        return True
 
     def status(self) -> CourierStatus | None:
         """Returns what the courier last said of itself."""
@@ -100,7 +110,15 @@ class Spool:
 
         status = self.wait_for(settled, timeout_s=timeout_s)
         complete = status is not None and status.drained and status.progress.acked >= self._writer.last_seq
-        if not complete:
+        if complete and status is not None and status.progress.refused:
+            complete = False
+            _log.warning(
+                "MLflow takes nothing more for %d runs (%s); what they lack is in %s",
+                len(status.progress.refused),
+                next(iter(status.progress.refused.values())),
+                self.directory,
+            )
+        elif not complete:
             _log.warning(
                 "%d events wait in %s (%s); the courier goes on delivering, and `drl-track sync` does it by hand. "
                 "Its log: %s",
@@ -109,23 +127,28 @@ class Spool:
                 (status.message or status.phase) if status else "no courier has answered",
                 self.directory / courier.LOG_FILE,
             )
-        self._closing.set()
-        self._writer.close()
-        return complete
+        self._let_go()
+        return complete and not self._lost
 
     def abandon(self) -> None:
-        """Gives the journal up without a word of the sweep's end: nothing was tracked yet."""
+        """Gives the journal up before a sweep began; its courier removes it."""
+        self._let_go()
+
+    def _let_go(self) -> None:
+        # The watchdog first: once the driver's lock is free, the courier ends and removes the directory.
         self._closing.set()
+        if self._watchdog.is_alive():
+            self._watchdog.join(_JOIN_S)
         self._writer.close()
+
+    def _start_courier(self) -> None:
+        try:
+            courier.start(self.directory, self._credentials)
+        except (OSError, subprocess.SubprocessError) as error:
+            _log.warning("the courier of %s cannot be started, trying again: %s", self.directory, error)
 
     def _watch(self) -> None:
         while not self._closing.wait(_WATCH_EVERY_S):
-            try:
-                held = hold_lock(self.directory / courier.LOCK_FILE)
-                if held is None:
-                    continue
-                os.close(held)
+            if not is_locked(self.directory / courier.LOCK_FILE):
                 _log.warning("the courier of %s is gone: starting another", self.directory)
-                courier.start(self.directory, self._credentials)
-            except OSError as error:
-                _log.warning("the courier of %s cannot be started again: %s", self.directory, error)
+                self._start_courier()

@@ -22,7 +22,10 @@ def fetch_folder(artifact_folder: str, source: str, scratch: Path) -> Path | Non
     local = Path(source)
     if "://" in source:
         local = scratch / "fetched"
-        _download(source, local)
+        try:
+            _download(source, local)
+        except FileNotFoundError:  # a trial without evaluations has no series
+            return None
     if not local.is_dir():
         return None
     if artifact_folder != names.SERIES_ARTIFACT:

@@ -1,0 +1,233 @@
+"""What the callback is by itself; whole sweeps are in test_callback_tune.py."""
+
+from __future__ import annotations
+
+import inspect
+import pickle
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from pyarrow.fs import LocalFileSystem
+from ray.air.integrations.mlflow import MLflowLoggerCallback
+from ray.tune import Callback
+
+from drl_ray_tracking import MLflowTrackingCallback, names
+from drl_ray_tracking.errors import ConfigurationError
+from drl_ray_tracking.tracking import callback as module
+from drl_ray_tracking.tracking import courier, events
+from drl_ray_tracking.tracking.journal import journals, read_events
+from drl_ray_tracking.tracking.spool import Spool
+
+URI = "http://127.0.0.1:9"
+
+
+@pytest.fixture
+def no_courier(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, str]]]:
+    """Starts no process and waits for none; what it was given is kept."""
+    started: list[dict[str, str]] = []
+    spools: list[Spool] = []
+    open_spool = Spool.open
+
+    def remembered(*arguments: Any, **keywords: Any) -> Spool:
+        spools.append(open_spool(*arguments, **keywords))
+        return spools[-1]
+
+    monkeypatch.setattr(courier, "start", lambda directory, credentials: started.append(credentials))
+    monkeypatch.setattr(module, "_VERDICT_WAIT_S", 0.0)
+    monkeypatch.setattr(Spool, "open", remembered)
+    yield started
+    for spool in spools:  # their watchdogs would start real couriers once `courier.start` is back
+        spool.abandon()
+
+
+def fake_trial(tmp_path: Path, trial_id: str = "t1", **config: Any) -> Any:
+    """As much of Tune's Trial as the callback looks at; only for what needs no Tune."""
+    storage = SimpleNamespace(
+        storage_filesystem=LocalFileSystem(),
+        experiment_fs_path=str(tmp_path / "exp"),
+        experiment_dir_name="exp",
+        trial_fs_path=str(tmp_path / "exp" / trial_id),
+    )
+    return SimpleNamespace(
+        trial_id=trial_id,
+        trainable_name="train_fn",
+        config=config,
+        evaluated_params={},
+        latest_checkpoint_result=None,
+        storage=storage,
+        local_path=None,
+        error_file=None,
+        get_trainable_cls=lambda: None,
+        is_finished=lambda: True,
+    )
+
+
+def written() -> list[Any]:
+    (directory,) = journals()
+    return read_events(directory, after=0, limit=100)
+
+
+def test_every_keyword_of_rays_callback_is_there_with_its_default() -> None:
+    theirs = inspect.signature(MLflowLoggerCallback.__init__).parameters
+    ours = inspect.signature(MLflowTrackingCallback.__init__).parameters
+    assert {name: (own.kind, own.default) for name, own in ours.items() if name in theirs} == {
+        name: (parameter.kind, parameter.default) for name, parameter in theirs.items()
+    }
+    assert issubclass(MLflowTrackingCallback, MLflowLoggerCallback)
+
+
+def test_a_callback_is_pickled_without_its_secrets() -> None:
+    made = MLflowTrackingCallback("http://user:hunter22@127.0.0.1:9", tracking_token="t0k3n-t0k3n", experiment_name="e")
+    content = pickle.dumps(made)
+    assert b"hunter22" not in content
+    assert b"t0k3n" not in content
+    again: MLflowTrackingCallback = pickle.loads(content)
+    assert again.tracking_uri == URI
+    assert again.experiment_name == "e"
+    assert "hunter22" not in repr(vars(again))
+
+
+def test_a_running_callback_can_be_pickled(no_courier: list[dict[str, str]], tmp_path: Path) -> None:
+    made = MLflowTrackingCallback(URI)
+    made.setup()
+    made.log_trial_start(fake_trial(tmp_path))
+    again = pickle.loads(pickle.dumps(made))
+    assert again.sweep_id is None
+    assert again.spool is None
+    made.setup()  # lets go of the first journal
+
+
+def test_secrets_reach_the_courier_and_nothing_else(
+    no_courier: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BROKER_TOKEN", "br0ker-t0ken")
+    made = MLflowTrackingCallback(
+        "http://user:hunter22@127.0.0.1:9",
+        tracking_token="t0k3n-t0k3n",
+        tags={"api_key": "tagsecret", "note": "uses br0ker-t0ken"},
+    )
+    made.setup()
+    trial = fake_trial(tmp_path, password="configsecret", url="db://u:urlsecret@h", key="br0ker-t0ken", lr=0.1)
+    trial.error_file = str(tmp_path / "error.txt")
+    Path(trial.error_file).write_text("Traceback\nValueError: t0k3n-t0k3n was refused\n")
+    made.log_trial_start(trial)
+    made.log_trial_end(trial, failed=True)
+    assert no_courier == [
+        {
+            "MLFLOW_TRACKING_USERNAME": "user",
+            "MLFLOW_TRACKING_PASSWORD": "hunter22",
+            "MLFLOW_TRACKING_TOKEN": "t0k3n-t0k3n",
+        }
+    ]
+    kinds = [event.kind for event in written()]
+    assert kinds == [events.OPEN, events.SWEEP, events.TRIAL, events.TRIAL_END]
+    (directory,) = journals()
+    files = [path for folder in (directory, tmp_path / "exp") for path in folder.rglob("*") if path.is_file()]
+    for secret in (b"hunter22", b"t0k3n", b"tagsecret", b"configsecret", b"urlsecret", b"br0ker"):
+        assert not [path for path in files if secret in path.read_bytes()], secret
+
+
+def test_an_error_of_our_own_stays_here(
+    no_courier: list[dict[str, str]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = MLflowTrackingCallback(URI)
+    made.setup()
+    trial = fake_trial(tmp_path)
+    made.log_trial_start(trial)
+    for step in (1, 2):
+        made.log_trial_result(step, trial, None)  # type: ignore[arg-type]
+    made.log_trial_result(3, trial, {"loss": 1.0, "training_iteration": 3})
+    assert len([record for record in caplog.records if "training goes on" in record.message]) == 1
+    assert written()[-1].payload == {"step": 3, "metrics": {"loss": 1.0, "training_iteration": 3.0}}
+
+
+def test_a_trial_whose_start_could_not_be_written_is_announced_later(
+    no_courier: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = MLflowTrackingCallback(URI)
+    made.setup()
+    trial = fake_trial(tmp_path)
+    with monkeypatch.context() as broken:
+        broken.setattr(module, "identify_trial", lambda *arguments: 1 / 0)
+        made.log_trial_start(trial)
+    made.log_trial_result(1, trial, {"loss": 1.0})
+    assert [event.kind for event in written()] == [events.OPEN, events.SWEEP, events.TRIAL, events.RESULT]
+
+
+def test_a_sweep_is_tracked_where_its_context_cannot_be_told(
+    no_courier: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "context_tags", lambda: 1 / 0)
+    made = MLflowTrackingCallback(URI)
+    made.setup()
+    made.log_trial_start(fake_trial(tmp_path))
+    assert [event.kind for event in written()] == [events.OPEN, events.SWEEP, events.TRIAL]
+
+
+def test_a_trial_that_starts_again_sends_what_changed(no_courier: list[dict[str, str]], tmp_path: Path) -> None:
+    made = MLflowTrackingCallback(URI)
+    made.setup()
+    made.log_trial_start(fake_trial(tmp_path, lr=0.1, gamma=0.9))
+    again = fake_trial(tmp_path, lr=0.2, gamma=0.9)
+    again.latest_checkpoint_result = SimpleNamespace(metrics={"num_env_steps_sampled_lifetime": 400})
+    made.log_trial_start(again)
+    *_, restart, changed = written()
+    assert restart.payload["resumed_step"] == 400
+    assert restart.payload["params"] == {}
+    assert changed.payload == {"step": 400, "changed": {"lr": "0.2"}}
+
+
+def test_parameters_at_the_end(no_courier: list[dict[str, str]], tmp_path: Path) -> None:
+    made = MLflowTrackingCallback(URI, log_params_on_trial_end=True)
+    made.setup()
+    trial = fake_trial(tmp_path, lr=0.1)
+    made.log_trial_start(trial)
+    made.log_trial_end(trial)
+    *_, start, end = written()
+    assert start.payload["params"] == {}
+    assert end.payload["params"] == {"lr": "0.1"}
+
+
+def test_the_experiment_comes_from_arguments_then_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "env")
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "7")
+    assert MLflowTrackingCallback(URI).experiment_id == "7"
+    named = MLflowTrackingCallback(URI, experiment_name="mine")
+    assert (named.experiment_name, named.experiment_id) == ("mine", None)
+
+
+def test_a_server_that_is_not_there_fails_before_training_where_that_is_asked(
+    no_courier: list[dict[str, str]], tmp_path: Path
+) -> None:
+    made = MLflowTrackingCallback(URI, on_unreachable="fail")
+    made.setup()
+    with pytest.raises(ConfigurationError, match="cannot be reached"):
+        made.log_trial_start(fake_trial(tmp_path))
+    made.on_experiment_end([fake_trial(tmp_path)])
+    assert made.spool is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: MLflowTrackingCallback("file:///tmp/x"),
+        lambda: MLflowTrackingCallback(URI, run_name="{nope}"),
+        lambda: MLflowTrackingCallback(URI, names="all"),  # type: ignore[arg-type]
+        lambda: MLflowTrackingCallback(URI, include="train/*"),
+        lambda: MLflowTrackingCallback(URI, on_unreachable="wait"),  # type: ignore[arg-type]
+        lambda: MLflowTrackingCallback(URI, registry_uri="http://u:hunter22@h"),
+    ],
+)
+def test_a_wrong_setting_is_refused_at_once(wrong: Callable[[], Callback]) -> None:
+    with pytest.raises(ConfigurationError):
+        wrong()
+
+
+def test_tags_are_legal() -> None:
+    assert MLflowTrackingCallback(URI, tags={"a@b": 1, names.TAG_TIMEFRAME: "1d"}).tags == {
+        "a_x40_b": "1",
+        names.TAG_TIMEFRAME: "1d",
+    }
