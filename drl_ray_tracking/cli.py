@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -28,18 +27,8 @@ TrackingUri = Annotated[
 ]
 
 
-class Mode(StrEnum):
-    """Whether more of a metric is better."""
-
-    max = "max"
-    min = "min"
-
-
-class At(StrEnum):
-    """Which of a trial's values counts."""
-
-    last = "last"
-    best = "best"
+Mode = Literal["max", "min"]
+At = Literal["last", "best"]
 
 
 @app.callback()
@@ -79,9 +68,9 @@ def compare(
     experiment: Annotated[str, typer.Argument(help="The MLflow experiment's name or id.")],
     tracking_uri: TrackingUri = None,
     metric: Annotated[str, typer.Option(help="By its MLflow name or its Tune path.")] = DEFAULT_METRIC,
-    mode: Annotated[Mode, typer.Option(help="Whether more is better.")] = Mode.max,
+    mode: Annotated[Mode, typer.Option(help="Whether more is better.")] = "max",
     by: Annotated[str, typer.Option(help="What groups trials: config_hash, a parameter or a tag.")] = "config_hash",
-    at: Annotated[At, typer.Option(help="Which of a trial's values counts.")] = At.last,
+    at: Annotated[At, typer.Option(help="Which of a trial's values counts.")] = "last",
     sweep: Annotated[str | None, typer.Option(help="One sweep: its id, parent run, name, or 'latest'.")] = None,
     publish: Annotated[bool, typer.Option(help="Write table and pictures onto the parent run.")] = True,
     report: Annotated[Path | None, typer.Option(help="Also write the comparison and its pictures here.")] = None,
@@ -90,17 +79,17 @@ def compare(
     from drl_ray_tracking.tracking.target import resolve_target
 
     uri = resolve_target(tracking_uri).uri
-    _compare(experiment, uri, metric, mode.value, by=by, at=at.value, sweep=sweep, publish_it=publish, report=report)
+    _compare(experiment, uri, metric, mode, by=by, at=at, sweep=sweep, publish_it=publish, report=report)
 
 
 def _compare(
     experiment: str,
     tracking_uri: str,
     metric: str,
-    mode: str,
+    mode: Mode,
     *,
     by: str = "config_hash",
-    at: str = "last",
+    at: At = "last",
     sweep: str | None = None,
     publish_it: bool = True,
     report: Path | None = None,

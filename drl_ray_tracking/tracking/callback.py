@@ -33,6 +33,7 @@ from drl_ray_tracking.tracking.identity import (
 )
 from drl_ray_tracking.tracking.metrics import MetricSelection, NameMode, result_step
 from drl_ray_tracking.tracking.parameters import identifying_parameters
+from drl_ray_tracking.tracking.preflight import check_store
 from drl_ray_tracking.tracking.redaction import known_secrets, redact
 from drl_ray_tracking.tracking.spool import Spool
 from drl_ray_tracking.tracking.storage import storage_uri
@@ -50,6 +51,7 @@ class _TrialState:
 
     params: dict[str, str]
     open: bool = True
+    capture: str = ""  # "exact" or "none", once a result of RLlib has shown it
 
 
 def _contained(hook: Callable[_P, None]) -> Callable[_P, None]:
@@ -147,13 +149,16 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
 
     def _reset(self) -> None:
         self.delivered = False  # whether everything was in the store when the sweep ended
+        self.courier_status: courier.CourierStatus | None = None  # its last word when the sweep ended
         self._spool: Spool | None = None
         self._sweep: SweepIdentity | None = None
         self._announced = False
+        self._context: dict[str, str] = {}
         self._trials: dict[str, _TrialState] = {}
         self._defaults: dict[str, dict[str, Any]] = {}
         self._secrets: tuple[str, ...] = ()
         self._errors: dict[str, int] = {}
+        self._said_uncaptured = False
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks into storage that others may read: no credential, nothing of this process.
@@ -173,6 +178,14 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
     def spool(self) -> Spool | None:
         """The journal and its courier, between set-up and the end of the sweep."""
         return self._spool
+
+    def check_store(self) -> None:
+        """Asks the store whether it will take runs, before anything else is started.
+
+        Raises:
+            ConfigurationError: the server cannot be reached within seconds, or refuses.
+        """
+        check_store(self.tracking_uri, self.experiment_name or "Default", self._credentials)
 
     # --- Tune's hooks --------------------------------------------------------------------------------
 
@@ -206,6 +219,7 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         resumed_step = result_step(resumed.metrics) if resumed is not None and resumed.metrics else 0
         tags = {
             **self.tags,
+            **{key: value for key, value in self._context.items() if key.startswith("mlflow.")},
             **identity.tags(),
             names.TAG_STORAGE: _trial_storage(trial),
             "trial_name": str(trial),
@@ -231,6 +245,7 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         spool = self._require_sweep(trial)
         if trial.trial_id not in self._trials:
             self.log_trial_start(trial)
+        self._look_for_capture(trial.trial_id, result)
         metrics = self.selection.select(result)
         spool.append(events.RESULT, trial.trial_id, events.Result(step=result_step(result), metrics=metrics))
 
@@ -245,13 +260,17 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         folders = {names.SERIES_ARTIFACT: f"{_trial_storage(trial)}/{names.SERIES_DIR}"}
         if self.should_save_artifact and trial.local_path:
             folders[""] = str(trial.local_path)
-        payload = events.TrialEnd(status="FAILED" if failed else "FINISHED", tags={}, folders=folders)
+        tags = {names.TAG_CAPTURE: state.capture} if state.capture else {}
+        payload = events.TrialEnd(status="FAILED" if failed else "FINISHED", tags=tags, folders=folders)
         if self.log_params_on_trial_end:
             payload["params"] = state.params
         if failed:
             text = redact(_error_text(trial), self._secrets)
             payload["traceback"] = text
-            payload["tags"] = {names.TAG_ERROR: text.strip().splitlines()[-1][:500] if text.strip() else "unknown"}
+            payload["tags"] = {
+                **tags,
+                names.TAG_ERROR: text.strip().splitlines()[-1][:500] if text.strip() else "unknown",
+            }
         spool.append(events.TRIAL_END, trial.trial_id, payload)
 
     @_contained
@@ -269,6 +288,7 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         ending = events.SweepEnd(status="KILLED" if interrupted else "FINISHED", tags=tags)
         spool.append(events.SWEEP_END, "", ending)
         self.delivered = spool.close(self.drain_timeout_s)
+        self.courier_status = spool.final_status
 
     # --- inside --------------------------------------------------------------------------------------
 
@@ -288,8 +308,8 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         return self._spool
 
     def _announce(self, spool: Spool, sweep: SweepIdentity, storage: Any) -> bool:
-        context: dict[str, str] = self._optional(context_tags) or {}
-        tags = {**self.tags, **context, names.TAG_STORAGE: _experiment_storage(storage)}
+        self._context = self._optional(context_tags) or {}
+        tags = {**self.tags, **self._context, names.TAG_STORAGE: _experiment_storage(storage)}
         payload = events.Sweep(
             sweep_id=sweep.sweep_id,
             epoch=sweep.epoch,
@@ -328,6 +348,18 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
                 self.tracking_uri,
                 reason,
                 spool.directory,
+            )
+
+    def _look_for_capture(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        state = self._trials.get(trial_id)
+        if state is None or state.capture or not names.is_rllib_result(result):
+            return
+        state.capture = "exact" if names.EVALUATED in result else "none"
+        if state.capture == "none" and not self._said_uncaptured:
+            self._said_uncaptured = True
+            _log.warning(
+                "this algorithm is not instrumented: its metrics are RLlib's own, means of means over workers. "
+                "`config = instrument(config)` measures episodes exactly."
             )
 
     def _abandon(self) -> None:

@@ -61,7 +61,11 @@ DONE: Final = "done"
 
 @dataclass(frozen=True)
 class CourierStatus:
-    """What a courier says of itself in `courier.json`; `age_s` is how long ago."""
+    """What a courier says of itself in `courier.json`; `age_s` is how long ago.
+
+    `cpu_s` is the CPU time of its process so far, `startup_cpu_s` that until its first event was delivered:
+    imports, and the making of a new store.
+    """
 
     phase: str
     message: str
@@ -69,6 +73,8 @@ class CourierStatus:
     retries: int
     lag_s: float
     age_s: float
+    cpu_s: float
+    startup_cpu_s: float
     progress: Progress
 
     @property
@@ -88,6 +94,8 @@ def read_status(directory: Path) -> CourierStatus | None:
             retries=state["retries"],
             lag_s=state["lag_s"],
             age_s=max(0.0, time.time() - state["updated_s"]),
+            cpu_s=state["cpu_s"],
+            startup_cpu_s=state["startup_cpu_s"],
             progress=Progress.from_json(state["progress"]),
         )
     except (OSError, ValueError, KeyError, TypeError):  # a power cut may leave half a file: deliver again
@@ -114,6 +122,7 @@ class Courier:
         earlier = read_status(directory)
         self._progress = earlier.progress if earlier else Progress()
         self._retries = earlier.retries if earlier else 0
+        self._startup_cpu_s = 0.0
         self._delivery: Delivery | None = None
         self._failures = 0
         self._unreachable_since: float | None = None
@@ -265,6 +274,8 @@ class Courier:
 
     def _say(self, phase: str, message: str = "") -> bool:
         """Writes progress and health down; returns whether the disk took it."""
+        if not self._startup_cpu_s and self._progress.acked:
+            self._startup_cpu_s = time.process_time()
         state = {
             "phase": phase,
             "message": message,
@@ -272,6 +283,8 @@ class Courier:
             "retries": self._retries,
             "lag_s": self._lag_s(),
             "updated_s": self._clock(),
+            "cpu_s": time.process_time(),
+            "startup_cpu_s": self._startup_cpu_s,
             "progress": self._progress.to_json(),
         }
         target = self._directory / PROGRESS_FILE

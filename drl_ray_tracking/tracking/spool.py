@@ -33,6 +33,7 @@ class Spool:
         self._credentials = dict(credentials)
         self._closing = threading.Event()
         self._watchdog = threading.Thread(target=self._watch, name="drl-track-watchdog", daemon=True)
+        self.final_status: CourierStatus | None = None  # the courier's last word before `close` returned
         self._lost = 0
 
     @classmethod
@@ -108,7 +109,7 @@ class Spool:
             hopeless = now.phase == courier.REFUSED or now.retries - retries >= _HOPELESS_RETRIES
             return hopeless or (now.drained and now.progress.acked >= self._writer.last_seq)
 
-        status = self.wait_for(settled, timeout_s=timeout_s)
+        self.final_status = status = self.wait_for(settled, timeout_s=timeout_s)
         complete = status is not None and status.drained and status.progress.acked >= self._writer.last_seq
         if complete and status is not None and status.progress.refused:
             complete = False

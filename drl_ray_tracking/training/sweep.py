@@ -15,7 +15,6 @@ from rich.console import Console
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.tracking.callback import MLflowTrackingCallback
-from drl_ray_tracking.tracking.preflight import check_store
 from drl_ray_tracking.training.algorithms import algorithm_config
 from drl_ray_tracking.training.config import SweepConfig
 from drl_ray_tracking.training.market import load_market
@@ -59,7 +58,7 @@ def run_sweep(config: SweepConfig, *, base_dir: Path, console: Console) -> Sweep
     }
     callbacks = [_tracking(config, tags) for _ in prepared]
     if not config.tracking.offline:
-        check_store(callbacks[0].tracking_uri, config.experiment)
+        callbacks[0].check_store()
     _start_ray()
     stamp = time.strftime("%Y%m%d-%H%M%S")
     results = []

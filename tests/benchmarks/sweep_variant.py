@@ -20,7 +20,6 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.rllib.algorithms.ppo import PPOConfig
 
 from drl_ray_tracking import MLflowTrackingCallback, instrument
-from drl_ray_tracking.tracking.courier import CourierStatus
 from drl_ray_tracking.training import TradingEnv
 from drl_ray_tracking.training.data import load_prices
 from drl_ray_tracking.training.datasets import market_segment
@@ -49,25 +48,6 @@ def sweep_config() -> tuple[Any, int]:
     return config, TradingEnv.number_of_windows(evaluation)
 
 
-class Watched(MLflowTrackingCallback):
-    """Ours, keeping the courier's last word: its journal is gone when everything is delivered."""
-
-    last: CourierStatus | None = None
-
-    def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
-        spool = self.spool
-        assert spool is not None
-        abandon = spool.close
-
-        def close(timeout_s: float) -> bool:
-            complete = abandon(timeout_s)
-            self.last = spool.final_status
-            return complete
-
-        spool.close = close  # type: ignore[method-assign]
-        super().on_experiment_end(trials, **info)
-
-
 def main() -> None:
     variant, folder = sys.argv[1], Path(sys.argv[2])
     logging.disable(logging.WARNING)
@@ -76,7 +56,7 @@ def main() -> None:
     callbacks: list[Any] = []
     if variant == "ours":
         config = instrument(config, evaluation_windows=windows)
-        callbacks = [Watched(store, experiment_name="bench")]
+        callbacks = [MLflowTrackingCallback(store, experiment_name="bench")]
     elif variant == "ray":
         callbacks = [MLflowLoggerCallback(store, experiment_name="bench")]
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -96,7 +76,7 @@ def main() -> None:
     assert not result.errors
     said: dict[str, float] = {"wall_s": wall}
     if variant == "ours":
-        status = callbacks[0].last
+        status = callbacks[0].courier_status
         said |= {"courier_start_cpu_s": status.startup_cpu_s, "courier_cpu_s": status.cpu_s}
     ray.shutdown()
     print(json.dumps(said))
