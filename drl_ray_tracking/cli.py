@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -19,6 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 _console = Console()
+if not _console.is_terminal and "COLUMNS" not in os.environ:
+    _console = Console(width=140)  # a log file or a job's output has no width to fit into
 _errors = Console(stderr=True)
 
 TrackingUri = Annotated[

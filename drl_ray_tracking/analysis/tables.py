@@ -90,14 +90,19 @@ def printable(text: str) -> str:
 
 def terminal_table(comparison: Comparison) -> Table:
     """Returns a rich table; see `Comparison.to_rich`."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    rows = group_rows(comparison)
+    # Eighty columns must do: the mean is left to the Markdown page.
+    rows = [{title: cell for title, cell in row.items() if title != "mean"} for row in group_rows(comparison)]
     caption = "\n".join(printable(sentence) for sentence in (*comparison.findings, *comparison.notes))
-    table = Table(title=Text(printable(comparison.metric)), caption=Text(caption), caption_justify="left")
+    table = Table(
+        title=Text(printable(comparison.metric)), caption=Text(caption), caption_justify="left", box=box.SIMPLE_HEAD
+    )
     for title in rows[0]:
-        table.add_column(title, justify="left" if title in _TEXT_COLUMNS else "right")
+        # A name that does not fit is folded, never cut: it is what the row is about.
+        table.add_column(title, justify="left" if title in _TEXT_COLUMNS else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(cell)) for cell in row.values()))
     return table
