@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench test-cluster clean
+.PHONY: demo test check bench test-cluster test-packages clean
 
 demo: $(INSTALLED)  ## trains a small sweep on real market data, compares it, writes a report
 	$(BIN)/drl-track train configs/demo.yaml --report demo-report
@@ -22,6 +22,13 @@ bench: $(INSTALLED)  ## prints measurements, each a ratio within one run
 
 test-cluster: $(INSTALLED)  ## slow: Ray heads and jobs of their own
 	$(BIN)/pytest -m cluster
+
+OTHERS := $(VENV)/other-packages
+
+test-packages: $(INSTALLED)  ## the presets against packages whose pins would hurt ours, installed beside them
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --no-deps --target $(OTHERS) \
+		gym-trading-env==0.3.5 finrl==0.3.7 stable-baselines3
+	DRL_OTHER_PACKAGES=$(abspath $(OTHERS)) $(BIN)/pytest tests/capture/test_presets.py
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'

@@ -26,10 +26,13 @@ TRANSPORT: Final = "drl_transport"  # records on their way to the Algorithm proc
 SUMMARIES: Final = "summaries"
 SERIES: Final = "series"
 CARRY: Final = "drl_objective_carry"
+CURVE: Final = "drl_learning_curve"  # carried from iteration to iteration; never in a result
+STABILITY: Final = "stability"
 CAPTURE_ERRORS: Final = "capture/errors"
 OBJECTIVE_STATE: Final = "objective_state"
 EVALUATED: Final = "evaluated"
 WEIGHTS_STEP: Final = "weights_step"
+TRADING_SOURCE: Final = "trading_source"  # a text: which source the trading columns came from
 
 OBJECTIVE_NONE: Final = 0.0
 OBJECTIVE_FRESH: Final = 1.0
@@ -51,6 +54,7 @@ TAG_TIMEFRAME: Final = "drl.timeframe"
 TAG_DATA_DIGEST: Final = "drl.data_digest"
 TAG_WINDOW_ID: Final = "drl.window_id"
 TAG_CAPTURE: Final = "drl.capture"
+TAG_TRADING_SOURCE: Final = "drl.trading_source"
 TAG_RAY_VERSION: Final = "drl.ray_version"
 TAG_JOB_ID: Final = "drl.job_id"
 TAG_SUBMISSION_ID: Final = "drl.submission_id"
@@ -61,6 +65,7 @@ TAG_OBJECTIVE: Final = "drl.objective"
 TAG_OBJECTIVE_MODE: Final = "drl.objective_mode"
 TAG_PERIODS_PER_YEAR: Final = "drl.periods_per_year"
 TAG_FEATURES: Final = "drl.feature_config_hash"
+TAG_ALERT: Final = "drl.alert"  # + ".collapsed" and so on: the env steps at which it was first raised
 TAG_END_REASON: Final = "drl.end_reason"
 TAG_ERROR: Final = "drl.error"
 TAG_DEGRADED: Final = "tracking.degraded"
@@ -198,6 +203,8 @@ def published_name(path: str) -> str | None:
     if direct is not None:
         return direct
     parts = path.split("/")
+    if parts[0] == STABILITY and len(parts) == 2:
+        return path
     if parts[0] == LEARNERS and len(parts) == 3:
         module, key = parts[1], parts[2]
         if key in _LEARNER_KEPT:

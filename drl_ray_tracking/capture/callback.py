@@ -18,10 +18,12 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 from drl_ray_tracking import names
 from drl_ray_tracking.capture import transport
 from drl_ray_tracking.capture.containment import Containment
+from drl_ray_tracking.capture.environment import NOWHERE, Environment, VectorSlot
 from drl_ray_tracking.capture.measured import Measured, Measurement, kpis
 from drl_ray_tracking.capture.objective import Objective, lookup
 from drl_ray_tracking.capture.series import series_columns, series_table, write_series
 from drl_ray_tracking.capture.windows import one_per_window
+from drl_ray_tracking.episodes.learning_curve import LearningCurve
 
 _P = ParamSpec("_P")
 _ERRORS: Final = tuple(names.CAPTURE_ERRORS.split("/"))
@@ -35,6 +37,7 @@ class CaptureSettings:
     objective: str | None = None
     write_series: bool = True
     evaluation_windows: int | None = None
+    solved_return: float | None = None
 
 
 def _contained(hook: Callable[_P, None]) -> Callable[_P, None]:
@@ -73,7 +76,8 @@ class EpisodeCapture(RLlibCallback):
         **kwargs: Any,
     ) -> None:
         """Measures a finished episode and sends its summary; called by RLlib."""
-        self._measure([*(prev_episode_chunks or ()), episode], env_runner, metrics_logger)
+        environment = VectorSlot(kwargs["env"], kwargs.get("env_index", 0)) if "env" in kwargs else NOWHERE
+        self._measure([*(prev_episode_chunks or ()), episode], environment, env_runner, metrics_logger)
         new = self._errors.count - self._reported
         if new:
             self._reported += new
@@ -81,8 +85,8 @@ class EpisodeCapture(RLlibCallback):
                 metrics_logger.log_value(_ERRORS, new, reduce="sum")
 
     @_contained
-    def _measure(self, chunks: list[Any], env_runner: Any, metrics_logger: Any) -> None:
-        measured, parts = self._settings.measurement.of(chunks, self._errors.note)
+    def _measure(self, chunks: list[Any], environment: Environment, env_runner: Any, metrics_logger: Any) -> None:
+        measured, parts = self._settings.measurement.of(chunks, self._errors.note, environment)
         transport.send(metrics_logger, names.SUMMARIES, measured, by_value=cloudpickle.dumps)
         if self._settings.write_series and env_runner.config.in_evaluation:
             series = [columns for part in parts if (columns := series_columns(*part)) is not None]
@@ -133,9 +137,10 @@ class EpisodeCapture(RLlibCallback):
         iteration = result.get(names.ITERATION, 0)
         fresh = self._evaluated_in == iteration and _evaluation_due(algorithm, iteration)
         result[names.EVALUATED] = fresh
-        # Three steps, contained apart: Tune ends the sweep over a missing objective, so nothing may keep it out.
+        # Contained apart, step by step: Tune ends the sweep over a missing objective, so nothing may keep it out.
         self._merge_training(result)
         self._drop_stale(result, fresh=fresh)
+        self._follow_learning(result, metrics_logger)
         self._set_objective(result, metrics_logger, evaluated=fresh)
         self._trained = (iteration, int(names.finite(result.get(names.LIFETIME_STEPS)) or 0))
         self._report_errors(result)
@@ -148,6 +153,9 @@ class EpisodeCapture(RLlibCallback):
         measured: list[Measured] = transport.unpack(transport.take(runners).get(names.SUMMARIES, []))
         if measured:
             self._enter(runners, kpis(measured))
+            sources = {item.source for item in measured} - {""}
+            if sources:
+                result[names.TRADING_SOURCE] = "; ".join(sorted(sources))
 
     @_contained
     def _drop_stale(self, result: dict[str, Any], *, fresh: bool) -> None:
@@ -157,6 +165,22 @@ class EpisodeCapture(RLlibCallback):
         evaluation.pop(names.ENV_RUNNERS, None)  # offline evaluations stand beside it and are the user's
         if not evaluation:
             del result[names.EVALUATION]
+
+    @_contained
+    def _follow_learning(self, result: dict[str, Any], metrics_logger: Any) -> None:
+        """Follows the mean training return; its state is carried like the objective's."""
+        carried = result.pop(names.CURVE, None)
+        curve = LearningCurve.from_text(carried[-1] if isinstance(carried, list) and carried else carried)
+        entropy, loss_is_finite = learner_health(result.get(names.LEARNERS))
+        curve = curve.update(
+            names.finite(result.get(names.LIFETIME_STEPS)) or 0.0,
+            names.finite(lookup(result, f"{names.ENV_RUNNERS}/episode/return_mean")),
+            entropy=entropy,
+            loss_is_finite=loss_is_finite,
+            threshold=self._settings.solved_return,
+        )
+        result[names.STABILITY] = curve.compute()
+        metrics_logger.log_value(names.CURVE, curve.to_text(), reduce="item_series", window=1)
 
     @_contained
     def _set_objective(self, result: dict[str, Any], metrics_logger: Any, *, evaluated: bool) -> None:
@@ -190,6 +214,20 @@ class EpisodeCapture(RLlibCallback):
                 names.nest(group, path, value)
             except (AttributeError, TypeError) as error:  # a user's own metric of that name is in the way
                 self._errors.note(f"result key {path}", error)
+
+
+def learner_health(learners: Any) -> tuple[float | None, bool]:
+    """Returns the mean policy entropy over modules (None where not reported), and whether all losses are finite."""
+    entropies, losses_are_finite = [], True
+    for module, reported in learners.items() if isinstance(learners, dict) else ():
+        if module.startswith("__") or not isinstance(reported, dict):
+            continue  # `__all_modules__` is no module
+        entropy = names.finite(reported.get("entropy"))
+        if entropy is not None:
+            entropies.append(entropy)
+        losses = (value for key, value in reported.items() if key.endswith("loss"))
+        losses_are_finite = losses_are_finite and all(names.finite(value) is not None for value in losses)
+    return (sum(entropies) / len(entropies) if entropies else None), losses_are_finite
 
 
 def _evaluation_due(algorithm: Any, iteration: int) -> bool:

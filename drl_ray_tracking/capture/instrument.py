@@ -13,7 +13,7 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 from drl_ray_tracking import names
 from drl_ray_tracking.capture.callback import CaptureSettings, EpisodeCapture
 from drl_ray_tracking.capture.measured import Measurement
-from drl_ray_tracking.capture.sources import trading_source
+from drl_ray_tracking.capture.presets import trading_source
 from drl_ray_tracking.episodes import Conventions, EpisodeMetric
 from drl_ray_tracking.errors import ConfigurationError
 
@@ -30,6 +30,7 @@ def instrument(
     conventions: Conventions | None = None,
     evaluation_windows: int | None = None,
     write_series: bool = True,
+    solved_return: float | None = None,
 ) -> _Config:
     """Makes an RLlib algorithm measure its episodes exactly, and returns the same configuration.
 
@@ -50,6 +51,7 @@ def instrument(
         evaluation_windows: how many market windows an evaluation enumerates. Sets one slot per evaluation
             runner, one deterministic episode per window; the environment must go on to its next window
             at each reset after a finished one (as `TradingEnv` with `start="enumerate"` does).
+        solved_return: the mean training return that counts as solved, for `stability/steps_to_threshold`.
         write_series: keeps the bars of evaluation episodes as Parquet in the trial's storage.
 
     Raises:
@@ -65,6 +67,7 @@ def instrument(
         objective=path,
         write_series=write_series,
         evaluation_windows=evaluation_windows,
+        solved_return=solved_return,
     )
     _attach(config, settings)
     return config

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from drl_ray_tracking import names
+from drl_ray_tracking.capture.environment import NOWHERE, Environment
 from drl_ray_tracking.capture.records import OnError, record_of, whole_of
 from drl_ray_tracking.capture.sources import TradingSource, WhereTraded
 from drl_ray_tracking.capture.steps import EpisodeSteps, agent_steps_of, is_multi_agent, steps_of
@@ -32,11 +33,15 @@ class AgentSummary:
 
 @dataclass(frozen=True)
 class Measured:
-    """An episode's summary and the market window it ran over ('' where the environment names none)."""
+    """An episode's summary and the market window it ran over ('' where the environment names none).
+
+    `source` says where its trading columns came from ('' where it does not trade).
+    """
 
     summary: EpisodeSummary
     window: str
     agents: tuple[AgentSummary, ...] = ()
+    source: str = ""
 
     @property
     def order(self) -> tuple[str, bytes, tuple[bytes, ...]]:
@@ -66,17 +71,20 @@ class Measurement:
         """Returns the summary of one record, the user's metrics included."""
         return EpisodeSummary.of(record, metrics=self.metrics)
 
-    def of(self, chunks: Sequence[Any], on_error: OnError) -> tuple[Measured, list[tuple[EpisodeRecord, EpisodeSteps]]]:
+    def of(
+        self, chunks: Sequence[Any], on_error: OnError, environment: Environment = NOWHERE
+    ) -> tuple[Measured, list[tuple[EpisodeRecord, EpisodeSteps]]]:
         """Measures one RLlib episode, given as `[*prev_episode_chunks, episode]`.
 
         Returns:
             What to send, and the record and steps of each agent (of the only one, in a single-agent episode).
         """
         if not is_multi_agent(chunks[-1]):
-            steps = steps_of(chunks)
+            steps = steps_of(chunks, environment)
             record = self.record(steps, on_error)
-            return Measured(self.summary(record), window_of(steps)), [(record, steps)]
-        parts = [(self.record(steps, on_error), steps) for steps in agent_steps_of(chunks)]
+            source = record.labels.get(names.TRADING_SOURCE, "")
+            return Measured(self.summary(record), window_of(steps), source=source), [(record, steps)]
+        parts = [(self.record(steps, on_error), steps) for steps in agent_steps_of(chunks, environment)]
         whole = whole_of(
             [record for record, _ in parts],
             length=sum(len(chunk) for chunk in chunks),
@@ -87,7 +95,9 @@ class Measurement:
             AgentSummary(record.labels["agent"], record.labels["module"], self.summary(record)) for record, _ in parts
         )
         windows = (window_of(steps) for _, steps in parts)
-        return Measured(self.summary(whole), next(filter(None, windows), ""), agents), parts
+        sources = (record.labels.get(names.TRADING_SOURCE, "") for record, _ in parts)
+        window, source = next(filter(None, windows), ""), next(filter(None, sources), "")
+        return Measured(self.summary(whole), window, agents, source), parts
 
 
 def window_of(steps: EpisodeSteps) -> str:

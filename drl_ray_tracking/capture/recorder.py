@@ -14,8 +14,9 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv, VectorWrapper
 
 from drl_ray_tracking.capture.containment import Containment
+from drl_ray_tracking.capture.environment import Environment, SingleEnvironment, VectorSlot
 from drl_ray_tracking.capture.measured import Measurement
-from drl_ray_tracking.capture.sources import trading_source
+from drl_ray_tracking.capture.presets import trading_source
 from drl_ray_tracking.capture.steps import EpisodeSteps
 from drl_ray_tracking.episodes import Conventions, EpisodeMetric, EpisodeRecord, EpisodeSummary
 from drl_ray_tracking.episodes.summary import merge_all
@@ -52,7 +53,7 @@ class RecordEpisodes(gym.Wrapper[Any, Any, Any, Any]):
     ) -> None:
         super().__init__(env)
         self._finished = _Finished(_measurement(trading, metrics, conventions), on_episode)
-        self._path = _Path()
+        self._path = _Path(SingleEnvironment(self.env))
 
     @property
     def summary(self) -> EpisodeSummary:
@@ -76,7 +77,7 @@ class RecordEpisodes(gym.Wrapper[Any, Any, Any, Any]):
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets the environment; an unfinished episode is forgotten."""
         observation, info = self.env.reset(seed=seed, options=options)
-        self._path = _Path()
+        self._path = _Path(SingleEnvironment(self.env))
         self._path.begin(info)
         return observation, info
 
@@ -112,7 +113,7 @@ class RecordVectorEpisodes(VectorWrapper):
         super().__init__(env)
         self._same_step = (env.metadata or {}).get("autoreset_mode") == AutoresetMode.SAME_STEP
         self._finished = _Finished(_measurement(trading, metrics, conventions), on_episode)
-        self._paths = [_Path() for _ in range(env.num_envs)]
+        self._paths = [_Path(VectorSlot(env, index)) for index in range(env.num_envs)]
 
     @property
     def summary(self) -> EpisodeSummary:
@@ -141,7 +142,7 @@ class RecordVectorEpisodes(VectorWrapper):
         try:
             infos = infos_by_env(outcome[1], self.num_envs)
             for index in np.flatnonzero(chosen):
-                self._paths[index] = _Path()
+                self._paths[index] = _Path(VectorSlot(self.env, int(index)))
                 self._paths[index].begin(infos[index])
         except Exception as error:  # noqa: BLE001 - as above
             self._finished.errors.note("reset", error)
@@ -219,7 +220,8 @@ class _Finished:
 class _Path:
     """The steps of the episode that one environment is in; copies what the environment may reuse."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
         self._infos: list[Mapping[str, Any]] = []
         self._rewards: list[float] = []
         self._actions: list[Any] = []
@@ -242,6 +244,7 @@ class _Path:
                 actions=self._actions if plain else [],
                 terminated=terminated,
                 truncated=truncated,
+                environment=self._environment,
             )
             self._infos, self._rewards, self._actions = [], [], []
             finished.add(steps)

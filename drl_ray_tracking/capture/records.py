@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from drl_ray_tracking import names
 from drl_ray_tracking.capture.sources import TradingColumns, TradingSource
 from drl_ray_tracking.capture.steps import EpisodeSteps
 from drl_ray_tracking.episodes import Conventions, EpisodeRecord
@@ -90,7 +91,7 @@ def _trading(columns: Any, labels: Mapping[str, str], conventions: Conventions |
         "fee": columns.fee,
         "timestamp": columns.timestamp,
         "traded": columns.traded,
-        "labels": {**labels, **columns.labels},
+        "labels": {**labels, **columns.labels, names.TRADING_SOURCE: columns.source},
         "conventions": rules,
     }
 

@@ -7,14 +7,14 @@ the next episode.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
 from drl_ray_tracking.capture.steps import EpisodeSteps
-from drl_ray_tracking.errors import ConfigurationError, EpisodeError
-from drl_ray_tracking.names import finite, suggestion
+from drl_ray_tracking.errors import EpisodeError
+from drl_ray_tracking.names import finite
 
 _PER_MARK: Final = ("equity", "price", "timestamp")
 _PER_STEP: Final = ("position", "fee", "traded")
@@ -117,35 +117,6 @@ class FromCallable:
     def read(self, steps: EpisodeSteps) -> TradingColumns | None:
         """Returns what the function returns."""
         return self.function(steps)
-
-
-def trading_source(given: Any) -> TradingSource:
-    """Returns the source for what a user passed as `trading=`.
-
-    Args:
-        given: None (TradingEnv's keys where present), a mapping of column to info key, a source, or a
-            callable of `EpisodeSteps`.
-
-    Raises:
-        ConfigurationError: anything else, or a mapping with an unknown column.
-    """
-    if given is None:
-        return WhereTraded()
-    if isinstance(given, TradingSource):
-        return given
-    if isinstance(given, Mapping):
-        allowed = [item.name for item in fields(KeyMap)]
-        unknown = [f"{key!r}{suggestion(str(key), allowed)}" for key in given if key not in allowed]
-        if unknown:
-            raise ConfigurationError(
-                f"trading= has unknown columns {', '.join(unknown)}; allowed are {', '.join(allowed)}"
-            )
-        return KeyMap(**given)
-    if callable(given):
-        return FromCallable(given)
-    raise ConfigurationError(
-        f"trading={given!r} is not understood: give a mapping of column to info key, a TradingSource, or a callable"
-    )
 
 
 def _periods(steps: EpisodeSteps, key: str) -> float | None:

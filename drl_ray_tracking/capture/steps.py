@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from drl_ray_tracking.capture.environment import NOWHERE, Environment
+
 _NOTHING: Final[Mapping[str, Any]] = {}
 
 
@@ -24,6 +26,7 @@ class EpisodeSteps:
 
     `infos` has T + 1 entries, the reset's first; a missing info is an empty mapping. `rewards` has shape
     (T,), `actions` T entries, or none where the actions have no plain form (Dict and Tuple spaces).
+    `environment` answers what infos do not say.
     """
 
     infos: Sequence[Mapping[str, Any]]
@@ -32,6 +35,7 @@ class EpisodeSteps:
     terminated: bool
     truncated: bool
     labels: Mapping[str, str] = field(default_factory=dict)
+    environment: Environment = NOWHERE
 
     @property
     def length(self) -> int:
@@ -57,11 +61,12 @@ class EpisodeSteps:
             return [info.get(key) for info in infos] if any(key in info for info in infos) else None
 
 
-def steps_of(chunks: Sequence[Any]) -> EpisodeSteps:
+def steps_of(chunks: Sequence[Any], environment: Environment = NOWHERE) -> EpisodeSteps:
     """Joins the chunks of one RLlib `SingleAgentEpisode`, in time order.
 
     Args:
         chunks: `[*prev_episode_chunks, episode]`.
+        environment: the environment it ran in.
     """
     infos: list[Any] = []
     rewards: list[Any] = []
@@ -82,6 +87,7 @@ def steps_of(chunks: Sequence[Any]) -> EpisodeSteps:
         actions=actions if plain else [],
         terminated=bool(last.is_terminated),
         truncated=bool(last.is_truncated),
+        environment=environment,
     )
 
 
@@ -95,7 +101,7 @@ def is_multi_agent(episode: Any) -> bool:
     return hasattr(episode, "agent_episodes")
 
 
-def agent_steps_of(chunks: Sequence[Any]) -> list[EpisodeSteps]:
+def agent_steps_of(chunks: Sequence[Any], environment: Environment = NOWHERE) -> list[EpisodeSteps]:
     """Joins the chunks of one RLlib `MultiAgentEpisode` into the steps of each agent, by agent id.
 
     An agent's steps are its own: T differs between agents. An agent that is in the episode when the whole
@@ -108,7 +114,7 @@ def agent_steps_of(chunks: Sequence[Any]) -> list[EpisodeSteps]:
     last = chunks[-1]
     found = []
     for agent in sorted(by_agent, key=str):
-        steps = steps_of(by_agent[agent])
+        steps = steps_of(by_agent[agent], environment)
         if not steps.length:
             continue
         done = steps.terminated or steps.truncated

@@ -7,6 +7,7 @@ keep one resolution. Peak, drawdown and area are exact; dispersion is that of th
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass, replace
 from typing import Final
@@ -149,13 +150,17 @@ class LearningCurve:
             values["mean_value"] = self.area / span
         return {key: value for key, value in values.items() if math.isfinite(value)}
 
-    def pack(self) -> dict[str, object]:
-        """Returns plain numbers, lists and tuples, fit for a checkpoint that others must be able to read."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+    def to_text(self) -> str:
+        """Returns the state as JSON: it goes into checkpoints, which must load without this package."""
+        return json.dumps({name: getattr(self, name) for name in self.__dataclass_fields__})
 
     @classmethod
-    def unpack(cls, state: object) -> LearningCurve:
-        """Returns what `pack` made; anything else is an empty curve."""
+    def from_text(cls, text: object) -> LearningCurve:
+        """Returns what `to_text` wrote; anything else is an empty curve."""
+        try:
+            state = json.loads(text) if isinstance(text, str) else None
+        except ValueError:
+            state = None
         if not isinstance(state, dict) or set(state) != set(cls.__dataclass_fields__):
             return cls()
         return cls(**{**state, "points": tuple(map(tuple, state["points"])), "pending": tuple(state["pending"])})

@@ -12,7 +12,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, ParamSpec
 
@@ -42,6 +42,7 @@ from drl_ray_tracking.tracking.target import checked_registry, resolve_target
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 RUN_NAME: Final = "{algorithm}-{market}-{timeframe}-{seed}-{hash}"
+_ALERTS: Final = ("collapsed", "entropy_collapsed", "non_finite_losses")
 _VERDICT_WAIT_S: Final = 20.0
 
 
@@ -52,6 +53,8 @@ class _TrialState:
     params: dict[str, str]
     open: bool = True
     capture: str = ""  # "exact" or "none", once a result of RLlib has shown it
+    trading_source: str = ""
+    alerts: set[str] = field(default_factory=set)
 
 
 def _contained(hook: Callable[_P, None]) -> Callable[_P, None]:
@@ -247,7 +250,11 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
             self.log_trial_start(trial)
         self._look_for_capture(trial.trial_id, result)
         metrics = self.selection.select(result)
-        spool.append(events.RESULT, trial.trial_id, events.Result(step=result_step(result), metrics=metrics))
+        payload = events.Result(step=result_step(result), metrics=metrics)
+        alerts = self._new_alerts(trial.trial_id, result, payload["step"])
+        if alerts:
+            payload["tags"] = alerts
+        spool.append(events.RESULT, trial.trial_id, payload)
 
     @_contained
     def log_trial_end(self, trial: Any, failed: bool = False) -> None:
@@ -260,7 +267,8 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         folders = {names.SERIES_ARTIFACT: f"{_trial_storage(trial)}/{names.SERIES_DIR}"}
         if self.should_save_artifact and trial.local_path:
             folders[""] = str(trial.local_path)
-        tags = {names.TAG_CAPTURE: state.capture} if state.capture else {}
+        said = {names.TAG_CAPTURE: state.capture, names.TAG_TRADING_SOURCE: state.trading_source}
+        tags = {key: value for key, value in said.items() if value}
         payload = events.TrialEnd(status="FAILED" if failed else "FINISHED", tags=tags, folders=folders)
         if self.log_params_on_trial_end:
             payload["params"] = state.params
@@ -350,11 +358,21 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
                 spool.directory,
             )
 
+    def _new_alerts(self, trial_id: str, result: Mapping[str, Any], step: int) -> dict[str, str]:
+        """Returns a tag for each alert this result is the first of its trial to raise."""
+        state, stability = self._trials.get(trial_id), result.get(names.STABILITY)
+        if state is None or not isinstance(stability, Mapping):
+            return {}
+        raised = {alert for alert in _ALERTS if stability.get(alert, 0) > 0} - state.alerts
+        state.alerts |= raised
+        return {f"{names.TAG_ALERT}.{alert}": str(step) for alert in raised}
+
     def _look_for_capture(self, trial_id: str, result: Mapping[str, Any]) -> None:
         state = self._trials.get(trial_id)
-        if state is None or state.capture or not names.is_rllib_result(result):
+        if state is None or state.trading_source or not names.is_rllib_result(result):
             return
         state.capture = "exact" if names.EVALUATED in result else "none"
+        state.trading_source = str(result.get(names.TRADING_SOURCE, ""))
         if state.capture == "none" and not self._said_uncaptured:
             self._said_uncaptured = True
             _log.warning(

@@ -231,6 +231,9 @@ class Delivery:
         _, points = self._pending.setdefault(event.trial, (event.seq, []))
         step = payload["step"]
         points.extend(MetricPoint(key, value, event.time_ms, step) for key, value in payload["metrics"].items())
+        if "tags" in payload:
+            alerts = payload["tags"]
+            self._guarded(event.trial, lambda run_id: self._sink.log(run_id, tags=alerts))
         if len(points) >= FLUSH_POINTS:
             self._flush(event.trial)
 

@@ -51,6 +51,7 @@ class Result(TypedDict):
 
     step: int
     metrics: dict[str, float]
+    tags: NotRequired[dict[str, str]]  # alerts raised by this result
 
 
 class Hparams(TypedDict):

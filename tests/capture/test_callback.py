@@ -77,6 +77,7 @@ def test_training_episodes_become_numbers_and_nothing_else_stays() -> None:
     assert runners["episode"]["count"] == 2.0  # type: ignore[index]
     assert runners["trading"]["bars"] == 14.0  # type: ignore[index]
     assert names.TRANSPORT not in runners  # type: ignore[operator]
+    assert result.pop(names.TRADING_SOURCE) == "info keys (equity)", "the one text: where the columns came from"
     assert all(isinstance(value, (int, float, bool)) for _, value in names.flatten(result))
 
 

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from drl_ray_tracking.capture.sources import FromCallable, KeyMap, TradingColumns, WhereTraded, trading_source
+from drl_ray_tracking.capture.presets import trading_source
+from drl_ray_tracking.capture.sources import FromCallable, KeyMap, TradingColumns, WhereTraded
 from drl_ray_tracking.capture.steps import EpisodeSteps, steps_of
 from drl_ray_tracking.errors import ConfigurationError, EpisodeError
 from tests.capture.episodes import chunks_of, market
