@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from ray import tune
-from ray.rllib.algorithms.ppo import PPOConfig
+from ray.rllib.algorithms.ppo import PPO, PPOConfig
 from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining
 from ray.tune.search.optuna import OptunaSearch
 
@@ -78,13 +78,15 @@ def schedulers() -> dict[str, dict[str, Any]]:
     }
 
 
+# RLlib's algorithms cannot be reset in place, whatever PBT recommends.
+@pytest.mark.filterwarnings("ignore:Consider boosting PBT performance:UserWarning")
 @pytest.mark.parametrize("kind", ["fifo", "asha", "pbt", "optuna"])
 def test_tuning_on_an_evaluation_kpi(kind: str, tmp_path: Path) -> None:
     checkpoints = tune.CheckpointConfig(
         checkpoint_score_attribute=METRIC, checkpoint_frequency=2, checkpoint_score_order="max"
     )
     results = tune.Tuner(
-        "PPO",
+        PPO,  # the class: by its name, Tune imports every algorithm and their debug environments
         param_space=config(),
         tune_config=tune.TuneConfig(metric=METRIC, mode="max", num_samples=2, **schedulers()[kind]),
         run_config=tune.RunConfig(
@@ -116,7 +118,7 @@ def test_tuning_on_an_evaluation_kpi(kind: str, tmp_path: Path) -> None:
 
 def test_a_kpi_as_stop_criterion(tmp_path: Path) -> None:
     results = tune.Tuner(
-        "PPO",
+        PPO,  # the class: by its name, Tune imports every algorithm and their debug environments
         param_space=config(),
         tune_config=tune.TuneConfig(metric=METRIC, mode="max", num_samples=1),
         run_config=tune.RunConfig(

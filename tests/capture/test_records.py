@@ -34,7 +34,7 @@ def test_everything_is_read() -> None:
     assert record.actions is not None
     assert record.actions.tolist() == [0, 1, 2, 0, 1, 2]
     assert record.reward_components == {"market": 3.0, "cost": -1.5}
-    assert record.labels == {"symbol": "GOOGL", "split": "train", "fold": "2"}
+    assert record.labels == {"symbol": "GOOGL", "split": "train", "fold": "2", "trading_source": "info keys (equity)"}
     assert record.equity is not None
     assert record.equity.shape == (7,)
     assert record.conventions == Conventions(periods_per_year=252.0)

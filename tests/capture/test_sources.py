@@ -85,7 +85,7 @@ def test_what_trading_may_be() -> None:
     [
         ({"equty": "nav"}, r"unknown columns 'equty' \(did you mean 'equity'\?\); allowed are equity, position, price"),
         ({"equity": "nav", 3: "x"}, "unknown columns '?3'?"),
-        (7, "trading=7 is not understood: give a mapping of column to info key, a TradingSource, or a callable"),
+        (7, "trading=7 is not understood: give a preset's name"),
     ],
 )
 def test_what_trading_may_not_be(given: Any, message: str) -> None:
