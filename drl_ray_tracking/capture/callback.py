@@ -60,6 +60,7 @@ class EpisodeCapture(RLlibCallback):
         self._settings = settings
         self._errors = Containment()
         self._reported = 0
+        self._outbox: dict[str, list[Any]] = {}
         self._evaluated_in: int | None = None
         self._weights_step = 0
         self._trained = (-1, 0)
@@ -75,9 +76,13 @@ class EpisodeCapture(RLlibCallback):
         metrics_logger: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Measures a finished episode and sends its summary; called by RLlib."""
+        """Measures a finished episode; called by RLlib."""
         environment = VectorSlot(kwargs["env"], kwargs.get("env_index", 0)) if "env" in kwargs else NOWHERE
-        self._measure([*(prev_episode_chunks or ()), episode], environment, env_runner, metrics_logger)
+        self._measure([*(prev_episode_chunks or ()), episode], environment, env_runner)
+
+    def on_sample_end(self, *, metrics_logger: Any = None, **kwargs: Any) -> None:
+        """Sends what was measured since the last time; called by RLlib before it collects the metrics."""
+        self._send(metrics_logger)
         new = self._errors.count - self._reported
         if new:
             self._reported += new
@@ -85,13 +90,19 @@ class EpisodeCapture(RLlibCallback):
                 metrics_logger.log_value(_ERRORS, new, reduce="sum")
 
     @_contained
-    def _measure(self, chunks: list[Any], environment: Environment, env_runner: Any, metrics_logger: Any) -> None:
+    def _measure(self, chunks: list[Any], environment: Environment, env_runner: Any) -> None:
         measured, parts = self._settings.measurement.of(chunks, self._errors.note, environment)
-        transport.send(metrics_logger, names.SUMMARIES, measured, by_value=cloudpickle.dumps)
+        self._outbox.setdefault(names.SUMMARIES, []).append(measured)
         if self._settings.write_series and env_runner.config.in_evaluation:
             series = [columns for part in parts if (columns := series_columns(*part)) is not None]
             if series:
-                transport.send(metrics_logger, names.SERIES, (measured.key, series), by_value=cloudpickle.dumps)
+                self._outbox.setdefault(names.SERIES, []).append((measured.key, series))
+
+    @_contained
+    def _send(self, metrics_logger: Any) -> None:
+        outbox, self._outbox = self._outbox, {}
+        for kind, items in outbox.items():
+            transport.send(metrics_logger, kind, items, by_value=cloudpickle.dumps)
 
     # --- in the Algorithm process ----------------------------------------------------------------------
 

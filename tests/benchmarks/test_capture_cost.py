@@ -24,7 +24,12 @@ from drl_ray_tracking.training.data import load_prices
 from drl_ray_tracking.training.datasets import market_segment
 from drl_ray_tracking.training.splits import chronological_split
 
-pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
+pytestmark = [
+    pytest.mark.bench,
+    pytest.mark.timeout(1800),
+    # Each runner of a process registers RLlib's environment name again.
+    pytest.mark.filterwarnings("ignore:.*Overriding environment:UserWarning"),
+]
 PAIRS = 60
 
 
@@ -53,6 +58,8 @@ def test_sampling_with_capture_over_without(name: str, make: Any, steps: int, pr
     torch.set_num_threads(1)
     bare = SingleAgentEnvRunner(config=make())
     captured = SingleAgentEnvRunner(config=instrument(make()))
+    # The same policy for both: another one plays episodes of another length, and resets cost too.
+    captured.set_state(bare.get_state())
     for runner in (bare, captured):
         cpu_s(runner, steps)
     pairs = []

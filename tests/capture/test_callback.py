@@ -14,6 +14,7 @@ import pytest
 from ray import cloudpickle
 
 from drl_ray_tracking import names
+from drl_ray_tracking.capture import transport
 from drl_ray_tracking.capture.callback import CaptureSettings, EpisodeCapture
 from drl_ray_tracking.capture.measured import Measurement
 from drl_ray_tracking.capture.sources import FromCallable, KeyMap
@@ -59,6 +60,7 @@ def sampled(capture: EpisodeCapture, *episodes: list[Any], in_evaluation: bool =
         capture.on_episode_end(
             episode=chunks[-1], prev_episode_chunks=chunks[:-1], env_runner=runner, metrics_logger=logger
         )
+    capture.on_sample_end(env_runner=runner, metrics_logger=logger, samples=[])
     return logger
 
 
@@ -101,7 +103,7 @@ def test_errors_on_a_worker_are_counted(measurement: Measurement, episodes: list
     group = sampled(capture, *episodes).group()
     assert group["capture"]["errors"] == errors
     whole = [chunks for chunks in episodes if not isinstance(chunks[-1], SimpleNamespace)]
-    assert len(group.get(names.TRANSPORT, {}).get(names.SUMMARIES, [])) == len(whole)
+    assert len(transport.unpack(group.get(names.TRANSPORT, {}).get(names.SUMMARIES, []))) == len(whole)
 
 
 def test_each_kind_of_error_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
@@ -115,6 +117,7 @@ def test_even_a_broken_metrics_logger_raises_nothing() -> None:
     runner = SimpleNamespace(config=SimpleNamespace(in_evaluation=False))
     capture = EpisodeCapture(settings())
     capture.on_episode_end(episode=chunks_of(market(3))[-1], env_runner=runner, metrics_logger=None)
+    capture.on_sample_end(env_runner=runner, metrics_logger=None, samples=[])
     assert capture._errors.count == 1
 
 

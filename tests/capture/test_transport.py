@@ -30,7 +30,7 @@ def refuse(_: Any) -> bytes:
 
 def sent(item: Any, by_value: Any = refuse) -> bytes:
     logger = Logger()
-    transport.send(logger, names.SUMMARIES, item, by_value=by_value)
+    transport.send(logger, names.SUMMARIES, [item], by_value=by_value)
     ((key, value, reduce),) = logger.logged
     assert (key, reduce) == ((names.TRANSPORT, names.SUMMARIES), "item_series")
     assert isinstance(value, bytes)
