@@ -1,9 +1,11 @@
 """One finished episode as plain arrays, put together from RLlib's chunks: the input of every source.
 
-Works on duck-typed RLlib episodes and imports nothing of Ray. Four traps are handled here and nowhere
+Works on duck-typed RLlib episodes and imports nothing of Ray. Five traps are handled here and nowhere
 else: RLlib cuts an episode into chunks and keeps the earlier ones in `prev_episode_chunks`; the first
 info of every chunk but the first repeats the last of the one before; any info, the last included, can be
-None; an earlier chunk holds its actions as arrays, the last one as a list.
+None; an earlier chunk holds its actions as arrays, the last one as a list; and where the env runner lives
+in the Algorithm's process, the learner has appended an artificial step to the earlier chunks it was given
+(RLlib's own `episode_len_mean` counts it).
 """
 
 from __future__ import annotations
@@ -73,13 +75,14 @@ def steps_of(chunks: Sequence[Any], environment: Environment = NOWHERE) -> Episo
     actions: list[Any] = []
     plain = True
     for index, chunk in enumerate(chunks):
-        found = chunk.get_infos()
+        length = len(chunk) - _is_lengthened(chunk, chunks[index + 1] if index + 1 < len(chunks) else None)
+        found = chunk.get_infos()[: length + 1]
         infos.extend(found if index == 0 else found[1:])
-        rewards.extend(chunk.get_rewards())
+        rewards.extend(chunk.get_rewards()[:length])
         taken = chunk.get_actions()
         plain = plain and not (len(taken) and _is_composite(taken))
         if plain:
-            actions.extend(taken)
+            actions.extend(taken[:length])
     last = chunks[-1]
     return EpisodeSteps(
         infos=[info if type(info) is dict or isinstance(info, Mapping) else _NOTHING for info in infos],
@@ -89,6 +92,11 @@ def steps_of(chunks: Sequence[Any], environment: Environment = NOWHERE) -> Episo
         truncated=bool(last.is_truncated),
         environment=environment,
     )
+
+
+def _is_lengthened(chunk: Any, following: Any) -> bool:
+    """Tells a chunk to which the learner has appended its step: the next one starts a step before its end."""
+    return following is not None and len(following) > 0 and following.t_started == chunk.t_started + len(chunk) - 1
 
 
 def _is_composite(actions: Any) -> bool:

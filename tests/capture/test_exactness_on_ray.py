@@ -42,6 +42,7 @@ def expected() -> dict[str, float]:
         (1, 3, 5, "SYNC"),
         (2, 1, 7, "SYNC"),
         (2, 3, "auto", "SYNC"),
+        (4, 1, "auto", "SYNC"),
     ],
 )
 def test_any_layout_gives_the_same_bits(
@@ -49,7 +50,7 @@ def test_any_layout_gives_the_same_bits(
 ) -> None:
     config = small_ppo(Dealt, {"folder": str(tmp_path), "lengths": LENGTHS}, batch=840)
     config.env_runners(num_env_runners=runners, num_envs_per_env_runner=slots, rollout_fragment_length=fragment)
-    config.env_runners(gym_env_vectorize_mode=gym.VectorizeMode[mode])
+    config.env_runners(gym_env_vectorize_mode=gym.VectorizeMode[mode], num_cpus_per_env_runner=0.25)
     algorithm = instrument(config).build_algo()
     try:
         result = algorithm.train()

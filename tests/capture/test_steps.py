@@ -107,3 +107,17 @@ def test_an_agent_that_is_silent_at_the_end_ends_with_the_whole(terminated: bool
         (2, terminated, truncated),
         (1, terminated, truncated),
     ]
+
+
+def test_the_learners_artificial_step_is_not_the_episodes() -> None:
+    from ray.rllib.connectors.learner import AddOneTsToEpisodesAndTruncate
+
+    infos = [{"t": t} for t in range(8)]
+    expected = steps_of(chunks_of(infos))
+    chunks = chunks_of(infos, cuts=(3, 5))
+    AddOneTsToEpisodesAndTruncate()(rl_module=None, episodes=chunks[:-1], batch={}, shared_data={})
+    assert [len(chunk) for chunk in chunks] == [4, 3, 2], "the connector lengthened what it was given, in place"
+    joined = steps_of(chunks)
+    assert joined.infos == expected.infos
+    assert list(joined.rewards) == list(expected.rewards)
+    assert list(joined.actions) == list(expected.actions)
