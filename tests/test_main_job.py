@@ -50,7 +50,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Trained:
     config = folder / "small.yaml"
     config.write_text(yaml.safe_dump(given))
     store = f"sqlite:///{folder}/mlflow.db"
-    environment = {**os.environ, "MLFLOW_TRACKING_URI": store, "DRL_TRACK_HOME": str(folder / "home"), "COLUMNS": "160"}
+    environment = {
+        **os.environ,
+        "MLFLOW_TRACKING_URI": store,
+        "DRL_TRACK_HOME": str(folder / "home"),
+        "COLUMNS": "160",
+        "RAY_ADDRESS": "local",  # a Ray of its own, whatever else runs on this machine
+    }
     done = subprocess.run(
         [sys.executable, "-m", "drl_ray_tracking.cli", "train", str(config), "--report", str(folder / "report")],
         capture_output=True,
