@@ -103,6 +103,7 @@ def ray_session() -> Iterator[None]:
     """A Ray of two CPUs on this machine, started once and shut down at the end."""
     import ray
 
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
+    # "local": never somebody else's Ray that happens to run on this machine.
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     yield
     ray.shutdown()
