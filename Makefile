@@ -4,13 +4,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check bench test-cluster test-packages clean
+.PHONY: demo test check bench test-faults test-cluster test-packages clean
 
 demo: $(INSTALLED)  ## trains a small sweep on real market data, compares it, writes a report
 	$(BIN)/drl-track train configs/demo.yaml --report demo-report
 
 test: check  ## everything a change must pass
-	$(BIN)/pytest -m "not cluster and not bench"
+	$(BIN)/pytest -m "not cluster and not bench and not faults"
 
 check: $(INSTALLED)  ## lint, format, types
 	$(BIN)/ruff check .
@@ -19,6 +19,9 @@ check: $(INSTALLED)  ## lint, format, types
 
 bench: $(INSTALLED)  ## prints measurements, each a ratio within one run
 	$(BIN)/pytest -m bench -s tests/benchmarks
+
+test-faults: $(INSTALLED)  ## slow: real processes, killed, starved and cut off; CHAOS_KILLS=50 for the long form
+	$(BIN)/pytest -m faults
 
 test-cluster: $(INSTALLED)  ## slow: Ray heads and jobs of their own
 	$(BIN)/pytest -m cluster

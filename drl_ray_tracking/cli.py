@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -117,6 +118,48 @@ def sync() -> None:
 
     if not sync_leftovers(_console.print):
         raise typer.Exit(1)
+
+
+@app.command()
+def reconcile(
+    tracking_uri: TrackingUri = None,
+    experiment: Annotated[str | None, typer.Option(help="One experiment's name or id; default all.")] = None,
+    older_than: Annotated[float, typer.Option(help="Minutes without a heartbeat that make a sweep dead.")] = 60.0,
+) -> None:
+    """Closes the running runs of sweeps that died without a word; never a live sweep's, never a stranger's."""
+    from drl_ray_tracking.tracking.reconcile import reconcile as close_dead_runs
+
+    close_dead_runs(tracking_uri, _line, experiment=experiment, older_than_min=older_than)
+
+
+@app.command(name="import-tune")
+def import_tune(
+    directory: Annotated[Path, typer.Argument(help="A Tune experiment's directory, such as ~/ray_results/NAME.")],
+    tracking_uri: TrackingUri = None,
+    experiment: Annotated[str | None, typer.Option(help="MLflow experiment; default the directory's name.")] = None,
+) -> None:
+    """Makes runs of a past Tune experiment; run twice it adds nothing."""
+    from drl_ray_tracking.tracking.import_tune import import_tune as import_experiment
+
+    name = experiment or directory.expanduser().resolve().name
+    outcome = import_experiment(directory, tracking_uri, name, now_ms=lambda: int(time.time() * 1000))
+    if outcome.journal is not None:
+        _line(f"not everything could be delivered: the rest waits in {outcome.journal}; run `drl-track sync`")
+        raise typer.Exit(1)
+    _line(f"sweep {outcome.sweep_id}: {outcome.runs} runs and {outcome.points} values added to {name!r}")
+
+
+@app.command()
+def doctor(tracking_uri: TrackingUri = None) -> None:
+    """Looks at everything tracking rests on and says what to do; exit code 1 where something is wrong."""
+    from drl_ray_tracking.tracking.doctor import examine
+
+    if not examine(tracking_uri, _line):
+        raise typer.Exit(1)
+
+
+def _line(text: str) -> None:
+    _console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def main() -> None:

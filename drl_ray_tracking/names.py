@@ -2,6 +2,20 @@
 
 Everything that crosses a room goes by a name from here: the capture side writes Tune result paths, the
 tracking side publishes MLflow names, the analysis side accepts either. Pure standard library.
+
+What a run in MLflow carries
+    Metrics: `train/...`, `eval/...` (episodes and trading), `learner/<module>/...`, `stability/...`,
+    `progress/...`, `perf/...`, `hparam/<name>` (a parameter that changed while the trial ran, from its first
+    value on), and on the parent run `tracker/...` (lag, queue, retries, refused runs, lost events).
+    Parameters: the search space and what differs from the algorithm's defaults.
+    Tags: the TAG_... below, with what each means; a trial that changed has `hparam.<name>` with the last value;
+    `drl.alert.<what>` is one of collapsed, entropy_collapsed, non_finite_losses and learning_rate (a learner's
+    optimizer does not use the configured rate).
+
+What the user chooses (keywords of `MLflowTrackingCallback`)
+    `names`, `include`, `exclude` for metrics; `param_include`, `param_exclude` for parameters; `tags` on every
+    run; `run_name`, a pattern of {algorithm} {market} {timeframe} {seed} {hash} {trial_id} {env}; `sweep_name`;
+    `artifact_location`.
 """
 
 from __future__ import annotations
@@ -66,12 +80,30 @@ TAG_OBJECTIVE_MODE: Final = "drl.objective_mode"
 TAG_PERIODS_PER_YEAR: Final = "drl.periods_per_year"
 TAG_FEATURES: Final = "drl.feature_config_hash"
 TAG_ALERT: Final = "drl.alert"  # + ".collapsed" and so on: the env steps at which it was first raised
-TAG_END_REASON: Final = "drl.end_reason"
+TAG_END_REASON: Final = "drl.end_reason"  # one of the END_... below
+TAG_HEARTBEAT: Final = "drl.heartbeat"  # on the parent: Unix ms at which the sweep's courier was last alive
+TAG_LINEAGE: Final = "drl.lineage"  # JSON, a list of [started_ms, step, donor trial id, [changed parameters]]
+TAG_PUBLISH: Final = "drl.publish"  # "checkpointed" where results without a checkpoint are left out
+TAG_IMPORTED: Final = "drl.imported"  # the directory an import was read from
 TAG_ERROR: Final = "drl.error"
 TAG_DEGRADED: Final = "tracking.degraded"
 ROLE_SWEEP: Final = "sweep"
 ROLE_TRIAL: Final = "trial"
 ROLE_MANUAL: Final = "manual"
+
+# --- why a run ended: values of TAG_END_REASON ---------------------------------------------------------
+END_COMPLETED: Final = "completed"  # the trainable returned
+END_CRITERION: Final = "stop criterion"  # a threshold of the sweep's `stop` was reached
+END_SCHEDULER: Final = "scheduler"  # removed while paused, as HyperBand does
+# Stopped at one of its results, below every threshold. Tune tells a callback no difference between its
+# scheduler (ASHA, median stopping), a Stopper object and a trainable that sets `done` by itself.
+END_STOPPED: Final = "scheduler or stopper"
+END_SWEEP_STOPPED: Final = "sweep stopped"  # with the whole sweep: time budget, Stopper.stop_all, fail_fast
+END_ERROR: Final = "error"
+END_INTERRUPTED: Final = "interrupted"  # SIGINT; Tune.restore takes the trial up again
+END_DRIVER_DIED: Final = "driver died"  # SIGTERM, SIGKILL, job stop: written by the courier
+END_NOT_YET: Final = "running"  # taken for dead, and back
+END_RECONCILED: Final = "no heartbeat"  # written by `drl-track reconcile`
 
 # --- files -----------------------------------------------------------------------------------------------
 IDENTITY_FILE: Final = "drl_sweep.json"  # in Tune's experiment directory

@@ -101,3 +101,24 @@ def test_syncing_nothing_says_so(tmp_path: Path) -> None:
     done = drl_track("sync", cwd=tmp_path)
     assert done.returncode == 0
     assert "nothing is waiting" in done.stdout
+
+
+def test_importing_what_is_no_experiment(tmp_path: Path) -> None:
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    assert_refused(
+        drl_track("import-tune", str(tmp_path), "--tracking-uri", store, cwd=tmp_path), "is no Tune experiment"
+    )
+
+
+def test_reconciling_too_soon(tmp_path: Path) -> None:
+    assert_refused(drl_track("reconcile", "--older-than", "1", cwd=tmp_path), "prove nothing")
+
+
+@pytest.mark.mlflow
+def test_the_doctors_exit_code(tmp_path: Path) -> None:
+    right = drl_track("doctor", "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", cwd=tmp_path)
+    assert right.returncode == 0, right.stdout
+    assert "WRONG" not in right.stdout
+    wrong = drl_track("doctor", "--tracking-uri", f"http://127.0.0.1:{free_port()}", cwd=tmp_path)
+    assert wrong.returncode == 1
+    assert "start the server" in wrong.stdout

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, ParamSpec
+from typing import Any, Final, Literal, ParamSpec, get_args
 
 from ray.air.integrations.mlflow import MLflowLoggerCallback
 
@@ -23,7 +23,9 @@ from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.fingerprint import config_hash, jsonable
 from drl_ray_tracking.names import legal_metric_name
 from drl_ray_tracking.tracking import courier, events
+from drl_ray_tracking.tracking.endings import stopped_by, trial_ending
 from drl_ray_tracking.tracking.identity import (
+    RUN_NAME,
     SweepIdentity,
     check_run_name,
     claim_sweep,
@@ -31,18 +33,21 @@ from drl_ray_tracking.tracking.identity import (
     identify_trial,
     working_diff,
 )
-from drl_ray_tracking.tracking.metrics import MetricSelection, NameMode, result_step
+from drl_ray_tracking.tracking.lineage import configured_rate, donor_of, learns_at_another_rate
+from drl_ray_tracking.tracking.metrics import MetricSelection, NameMode, checked_globs, result_step
 from drl_ray_tracking.tracking.parameters import identifying_parameters
 from drl_ray_tracking.tracking.preflight import check_store
 from drl_ray_tracking.tracking.redaction import known_secrets, redact
 from drl_ray_tracking.tracking.spool import Spool
+from drl_ray_tracking.tracking.spool import journal_limit_mb as spool_limit_mb
 from drl_ray_tracking.tracking.storage import storage_uri
 from drl_ray_tracking.tracking.target import checked_registry, resolve_target
 
 _log = logging.getLogger(__name__)
 _P = ParamSpec("_P")
-RUN_NAME: Final = "{algorithm}-{market}-{timeframe}-{seed}-{hash}"
+Publish = Literal["live", "checkpointed"]
 _ALERTS: Final = ("collapsed", "entropy_collapsed", "non_finite_losses")
+_LEARNING_RATE: Final = "learning_rate"  # the alert: a learner does not use the rate that is configured
 _VERDICT_WAIT_S: Final = 20.0
 
 
@@ -51,7 +56,14 @@ class _TrialState:
     """What the driver remembers of a trial between hooks."""
 
     params: dict[str, str]
+    trial: Any  # Tune's, for its status
     open: bool = True
+    stopped: bool = False  # by Tune, before it cleaned up
+    lr: float | None = None  # the configured learning rate, where it is one number
+    changed: set[str] = field(default_factory=set)  # parameters that have changed since the trial began
+    donor: tuple[str, str] = ("", "")  # the trial and the checkpoint it last went on from, not its own
+    stopped_by: str = ""  # why its last result was said to be its last
+    held: list[tuple[int, int]] = field(default_factory=list)  # (event, step) of results without a checkpoint
     capture: str = ""  # "exact" or "none", once a result of RLlib has shown it
     trading_source: str = ""
     alerts: set[str] = field(default_factory=set)
@@ -93,7 +105,14 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         run_name: the pattern of trials' names, see `TrialIdentity.run_name`.
         names: `vocabulary` (tens of names people read), `raw` (RLlib's own keys) or `both`; other
             trainables' keys are never renamed.
-        include, exclude: globs on metric names.
+        include, exclude: globs on metric names, such as `train/*`; `names.LESS_READ` lists what is left out
+            without them.
+        param_include, param_exclude: globs on parameters' slash-joined names; without them, the parameters are
+            the search space and what differs from the algorithm's defaults.
+        publish: `live` sends every result; `checkpointed` only results that a checkpoint of Tune's covers, and
+            the rest when the trial finishes: nothing in the store is ever superseded by a restore.
+        journal_limit_mb: how large the local journal may become while the store is away; None is
+            `$DRL_TRACK_JOURNAL_LIMIT_MB`, else 4096. Beyond it results are lost, counted and said.
         on_unreachable: what an unreachable server means at set-up: `spool` goes on and delivers later,
             `fail` raises ConfigurationError before the first trial trains.
         drain_timeout_s: how long the end of the sweep waits for delivery. What is left goes on being
@@ -121,6 +140,10 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         names: NameMode = "vocabulary",
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
+        param_include: Sequence[str] = (),
+        param_exclude: Sequence[str] = (),
+        publish: Publish = "live",
+        journal_limit_mb: float | None = None,
         on_unreachable: Literal["spool", "fail"] = "spool",
         drain_timeout_s: float = 60.0,
     ) -> None:
@@ -143,6 +166,13 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         self.sweep_name = sweep_name
         self.run_name = run_name
         self.selection = MetricSelection(names, include, exclude)  # type: ignore[arg-type]  # checked there
+        self.param_include = checked_globs("param_include", param_include)
+        self.param_exclude = checked_globs("param_exclude", param_exclude)
+        if publish not in get_args(Publish):
+            raise ConfigurationError(f"publish={publish!r} must be one of {', '.join(get_args(Publish))}")
+        self.publish = publish
+        self.journal_limit_mb = journal_limit_mb
+        spool_limit_mb(journal_limit_mb)
         self.on_unreachable = on_unreachable
         self.drain_timeout_s = drain_timeout_s
         self._credentials = dict(target.credentials)
@@ -206,6 +236,7 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
                 artifact_location=self.artifact_location,
             ),
             credentials=self._credentials,
+            limit_mb=self.journal_limit_mb,
         )
 
     @_contained
@@ -216,7 +247,9 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         plain = redact(jsonable(trial.config), ())  # by names only: what another machine's secrets are is no identity
         config = redact(plain, self._secrets)
         searched = redact(jsonable(trial.evaluated_params or {}), self._secrets)
-        params = identifying_parameters(config, self._default_config(trial), searched)
+        params = identifying_parameters(
+            config, self._default_config(trial), searched, self.param_include, self.param_exclude
+        )
         identity = identify_trial(trial.trial_id, trial.trainable_name, config, config_hash(plain), self.tags)
         resumed = trial.latest_checkpoint_result
         resumed_step = result_step(resumed.metrics) if resumed is not None and resumed.metrics else 0
@@ -237,10 +270,33 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
             payload["config"] = config
         if not spool.append(events.TRIAL, trial.trial_id, payload):
             return  # said again at the trial's next result
-        self._trials[trial.trial_id] = _TrialState(params)
-        changed = {key: value for key, value in params.items() if before and before.params.get(key) != value}
-        if changed:
-            spool.append(events.HPARAMS, trial.trial_id, events.Hparams(step=resumed_step, changed=changed))
+        state = self._trials[trial.trial_id] = before or _TrialState(params, trial)
+        state.trial = trial
+        state.open, state.stopped, state.stopped_by = True, False, ""
+        state.held.clear()
+        state.alerts.discard(_LEARNING_RATE)
+        state.lr = configured_rate(plain)
+        if before is None:
+            state.donor = donor_of(trial)  # an earlier driver has said so
+        else:
+            self._note_change(spool, trial, state, params, resumed_step)
+
+    def _note_change(self, spool: Spool, trial: Any, state: _TrialState, params: dict[str, str], step: int) -> None:
+        """Writes down what PBT, PB2 or an edited restore changed, and whose checkpoint the trial goes on from."""
+        changed = {key: value for key, value in params.items() if state.params.get(key) != value}
+        donor = donor_of(trial)
+        copied = donor != ("", "") and donor != state.donor
+        if changed or copied:
+            payload = events.Hparams(step=step, changed=changed)
+            # Charts begin with the value the trial began with.
+            initial = {key: state.params[key] for key in changed if key in state.params and key not in state.changed}
+            if initial:
+                payload["initial"] = initial
+            if donor[0]:
+                payload["donor"] = donor[0]
+            spool.append(events.HPARAMS, trial.trial_id, payload)
+        state.changed |= set(changed)
+        state.params, state.donor = params, donor
 
     @_contained
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
@@ -254,7 +310,25 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         alerts = self._new_alerts(trial.trial_id, result, payload["step"])
         if alerts:
             payload["tags"] = alerts
-        spool.append(events.RESULT, trial.trial_id, payload)
+        state = self._trials.get(trial.trial_id)
+        if state is not None:
+            state.stopped_by = stopped_by(trial, result)
+        if state is None or self.publish == "live":
+            spool.append(events.RESULT, trial.trial_id, payload)
+        elif event := spool.append(events.HELD, trial.trial_id, payload):
+            state.held.append((event, payload["step"]))
+
+    @_contained
+    def log_trial_save(self, trial: Any) -> None:
+        """Publishes the results that the checkpoint just saved covers, where only those are wanted."""
+        state, saved = self._trials.get(trial.trial_id), trial.latest_checkpoint_result
+        if state is not None and state.held and saved is not None and saved.metrics:
+            self._release(self._require_sweep(trial), trial.trial_id, state, result_step(saved.metrics))
+
+    def _release(self, spool: Spool, trial_id: str, state: _TrialState, step: int) -> None:
+        covered = [event for event, at in state.held if at <= step]
+        if covered and spool.append(events.RELEASE, trial_id, events.Release(upto=covered[-1])):
+            state.held = [(event, at) for event, at in state.held if event > covered[-1]]
 
     @_contained
     def log_trial_end(self, trial: Any, failed: bool = False) -> None:
@@ -262,17 +336,23 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         spool = self._require_sweep(trial)
         if trial.trial_id not in self._trials:
             self.log_trial_start(trial)
+        reason = names.END_ERROR if failed else trial_ending(trial, self._trials[trial.trial_id].stopped_by)
+        self._end_trial(spool, trial, "FAILED" if failed else "FINISHED", reason)
+
+    def _end_trial(self, spool: Spool, trial: Any, status: str, reason: str) -> None:
         state = self._trials[trial.trial_id]
         state.open = False
+        if status == "FINISHED" and state.held:
+            self._release(spool, trial.trial_id, state, state.held[-1][1])
         folders = {names.SERIES_ARTIFACT: f"{_trial_storage(trial)}/{names.SERIES_DIR}"}
         if self.should_save_artifact and trial.local_path:
             folders[""] = str(trial.local_path)
         said = {names.TAG_CAPTURE: state.capture, names.TAG_TRADING_SOURCE: state.trading_source}
-        tags = {key: value for key, value in said.items() if value}
-        payload = events.TrialEnd(status="FAILED" if failed else "FINISHED", tags=tags, folders=folders)
+        tags = {key: value for key, value in said.items() if value} | {names.TAG_END_REASON: reason}
+        payload = events.TrialEnd(status=status, tags=tags, folders=folders)
         if self.log_params_on_trial_end:
             payload["params"] = state.params
-        if failed:
+        if status == "FAILED":
             text = redact(_error_text(trial), self._secrets)
             payload["traceback"] = text
             payload["tags"] = {
@@ -281,24 +361,43 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
             }
         spool.append(events.TRIAL_END, trial.trial_id, payload)
 
+    def get_state(self) -> None:
+        """Looks which trials Tune has stopped; called periodically, and at the end before Tune cleans up.
+
+        Cleaning up marks whatever still runs as terminated: after that, SIGINT and a time budget look the same.
+        """
+        for state in self._trials.values():
+            state.stopped = state.open and state.trial.status == "TERMINATED"
+
     @_contained
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:
         """Ends the sweep: waits for delivery within bounds, and says so when something is left."""
         spool = self._spool
         if spool is None:
             return
-        for trial in trials:
-            if (state := self._trials.get(trial.trial_id)) and state.open:
-                payload = events.TrialEnd(status="KILLED", tags={names.TAG_END_REASON: "interrupted"}, folders={})
-                spool.append(events.TRIAL_END, trial.trial_id, payload)
-        interrupted = any(not trial.is_finished() for trial in trials)
+        left_open = [state for state in self._trials.values() if state.open]
+        interrupted = any(not state.stopped and state.trial.status != "ERROR" for state in left_open)
+        interrupted = interrupted or any(not trial.is_finished() for trial in trials)
+        for state in left_open:
+            self._end_open_trial(spool, state)
         tags = {f"tracking.errors.{key}": str(count) for key, count in self._errors.items()}
+        tags[names.TAG_END_REASON] = names.END_INTERRUPTED if interrupted else names.END_COMPLETED
         ending = events.SweepEnd(status="KILLED" if interrupted else "FINISHED", tags=tags)
         spool.append(events.SWEEP_END, "", ending)
         self.delivered = spool.close(self.drain_timeout_s)
         self.courier_status = spool.final_status
 
     # --- inside --------------------------------------------------------------------------------------
+
+    @_contained
+    def _end_open_trial(self, spool: Spool, state: _TrialState) -> None:
+        """Ends a trial whose end Tune did not announce: SIGINT, a time budget, Stopper.stop_all, fail_fast."""
+        if state.trial.status == "ERROR":
+            self._end_trial(spool, state.trial, "FAILED", names.END_ERROR)
+        elif state.stopped:
+            self._end_trial(spool, state.trial, "FINISHED", names.END_SWEEP_STOPPED)
+        else:
+            self._end_trial(spool, state.trial, "KILLED", names.END_INTERRUPTED)
 
     def _require_sweep(self, trial: Any) -> Spool:
         """Returns the spool; at the first trial it learns which sweep this is and what the store says."""
@@ -318,6 +417,8 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
     def _announce(self, spool: Spool, sweep: SweepIdentity, storage: Any) -> bool:
         self._context = self._optional(context_tags) or {}
         tags = {**self.tags, **self._context, names.TAG_STORAGE: _experiment_storage(storage)}
+        if self.publish != "live":
+            tags[names.TAG_PUBLISH] = self.publish
         payload = events.Sweep(
             sweep_id=sweep.sweep_id,
             epoch=sweep.epoch,
@@ -327,7 +428,7 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         diff = self._optional(functools.partial(working_diff, self._secrets))
         if diff:
             payload["diff"] = diff
-        return spool.append(events.SWEEP, "", payload)
+        return bool(spool.append(events.SWEEP, "", payload))
 
     def _optional(self, find: Callable[[], Any]) -> Any:
         """Returns what is good to know of a sweep, or None: its lack must not cost the sweep's tracking."""
@@ -361,9 +462,12 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
     def _new_alerts(self, trial_id: str, result: Mapping[str, Any], step: int) -> dict[str, str]:
         """Returns a tag for each alert this result is the first of its trial to raise."""
         state, stability = self._trials.get(trial_id), result.get(names.STABILITY)
-        if state is None or not isinstance(stability, Mapping):
+        if state is None:
             return {}
-        raised = {alert for alert in _ALERTS if stability.get(alert, 0) > 0} - state.alerts
+        found = {alert for alert in _ALERTS if isinstance(stability, Mapping) and stability.get(alert, 0) > 0}
+        if learns_at_another_rate(result, state.lr):
+            found.add(_LEARNING_RATE)
+        raised = found - state.alerts
         state.alerts |= raised
         return {f"{names.TAG_ALERT}.{alert}": str(step) for alert in raised}
 

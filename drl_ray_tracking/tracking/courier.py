@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,18 +25,21 @@ from typing import Any, Final
 
 from drl_ray_tracking.errors import JournalError
 from drl_ray_tracking.tracking import events
-from drl_ray_tracking.tracking.delivery import Delivery, Progress
+from drl_ray_tracking.tracking.delivery import SWEEP_RUN, Delivery, Progress
 from drl_ray_tracking.tracking.journal import (
+    DamagedJournalError,
     Event,
     driver_is_alive,
     drop_delivered_segments,
     hold_lock,
     last_sequence,
     read_events,
+    read_events_of,
     segments,
     sweep_lock,
 )
 from drl_ray_tracking.tracking.mlflow_sink import MlflowSink, bounded_requests
+from drl_ray_tracking.tracking.repair import quarantined, repair_orphan
 from drl_ray_tracking.tracking.sink import Sink, SinkRefusedError, SinkUnavailableError
 from drl_ray_tracking.tracking.storage import fetch_folder
 
@@ -51,11 +54,13 @@ _HEALTH_EVERY_S: Final = 30.0
 _ORPHAN_LIMIT_S: Final = 900.0
 _REFUSED_POLL_S: Final = 3.0
 _LOCK_PATIENCE_S: Final = 1.0
+_MOST_REPAIRS: Final = 3  # of one journal by one courier; more would not help
 
 STARTING: Final = "starting"
 DELIVERING: Final = "delivering"
 RETRYING: Final = "retrying"
 REFUSED: Final = "refused"
+DAMAGED: Final = "damaged"  # the driver, which alone writes while it lives, is asked to repair the journal
 DONE: Final = "done"
 
 
@@ -125,13 +130,15 @@ class Courier:
         self._startup_cpu_s = 0.0
         self._delivery: Delivery | None = None
         self._failures = 0
+        self._failed_at = (0, 0)  # how far delivery had come at the last failure
         self._unreachable_since: float | None = None
         self._upload_failures = 0
         self._uploads_failing_since: float | None = None
         self._next_upload = 0.0
         self._oldest_ms: int | None = None
         self._next_health = 0.0
-        self._started = clock()
+        self._repairs = 0
+        self._opened_s = clock()
 
     @property
     def progress(self) -> Progress:
@@ -145,16 +152,23 @@ class Courier:
         been out of reach for `orphan_limit_s`, or refuses the whole sweep.
 
         Raises:
-            JournalError: the journal cannot be read.
+            JournalError: the journal cannot be read, and nothing whole is left in it.
         """
         self._say(STARTING)
         while True:
             # Asked before reading: what a driver wrote before it died is then in what is read.
             alive = driver_is_alive(self._directory)
-            if not alive and last_sequence(self._directory) <= 1:
-                return True  # given up before a sweep began: nothing was tracked
             try:
+                if not alive and self._is_untracked():
+                    return True
                 worked = self._step(alive)
+                finished = not alive and self._finished()
+            except DamagedJournalError as error:
+                self._say(DAMAGED, str(error))
+                if not alive:
+                    self._repair(error)
+                self._sleep(_REFUSED_POLL_S)
+                continue
             except SinkUnavailableError as error:
                 if self._unreachable_since is None:
                     self._unreachable_since = self._clock()
@@ -171,7 +185,7 @@ class Courier:
                 continue
             self._failures = 0
             self._unreachable_since = None
-            if not alive and self._finished():
+            if finished:
                 self._say(DONE)
                 return True
             if not alive and self._uploads_failing_since and self._is_hopeless(self._uploads_failing_since):
@@ -181,6 +195,21 @@ class Courier:
                 self._say(DELIVERING)
                 self._sleep(_POLL_S)
 
+    def _repair(self, error: DamagedJournalError) -> None:
+        self._repairs += 1
+        if self._repairs > _MOST_REPAIRS:
+            raise error
+        damage = repair_orphan(self._directory, self._progress.acked)
+        if damage is not None:
+            _log.warning("the journal was damaged: %s", damage.as_loss()["reason"])
+
+    def _is_untracked(self) -> bool:
+        """Tells whether the driver gave up before a sweep began: there is nothing to deliver then."""
+        last = last_sequence(self._directory)
+        if not last and quarantined(self._directory):
+            raise JournalError(f"{self._directory} cannot be read: nothing whole was left in it")
+        return last <= 1
+
     def _is_hopeless(self, since: float) -> bool:
         return self._clock() - since >= self._orphan_limit_s
 
@@ -189,10 +218,15 @@ class Courier:
         batch = read_events(self._directory, after=self._progress.acked, limit=_BATCH_EVENTS)
         if self._delivery is None:
             opening = batch[0] if batch and batch[0].kind == events.OPEN else self._event(1)
-            if opening is None:
+            payload: Any = opening.payload if opening is not None else self._progress.opening
+            if payload is None and not batch:
                 return False
-            payload: Any = opening.payload
-            self._delivery = Delivery(self._make_sink(payload), self._progress, fetch_folder, sweep_lock)
+            if payload is None:
+                raise JournalError(f"{self._directory} cannot be read: the event that names its store is lost")
+            if opening is not None:
+                self._opened_s = opening.time_ms / 1000
+            sink = self._make_sink(payload)
+            self._delivery = Delivery(sink, self._progress, fetch_folder, sweep_lock, self._held)
         if batch:
             self._oldest_ms = batch[0].time_ms
             self._delivery.deliver(batch)
@@ -238,9 +272,12 @@ class Courier:
         found = read_events(self._directory, after=seq - 1, limit=1)
         return found[0] if found and found[0].seq == seq else None
 
+    def _held(self, trial: str, first: int, last: int) -> Iterator[Event]:
+        return read_events_of(self._directory, events.HELD, trial, first, last)
+
     def _drop_segments(self) -> None:
         # The opening event stays: a restarted courier learns from it where to deliver.
-        needed = min([self._progress.acked + 1, *self._progress.uploads])
+        needed = min([self._progress.acked + 1, *self._progress.uploads, *self._progress.held.values()])
         if len(segments(self._directory)) > 1:
             # Without the dropped events, what the progress knows of runs could not be had again.
             with (self._directory / PROGRESS_FILE).open("rb") as progress:
@@ -248,8 +285,15 @@ class Courier:
         drop_delivered_segments(self._directory, needed - 1, keep_first=True)
 
     def _back_off(self, error: Exception) -> None:
-        self._retries += 1
+        # A server that fails every third request moves on between failures: no reason to wait ever longer,
+        # nor to give up.
+        reached = (self._progress.acked, len(self._progress.runs))
+        if reached != self._failed_at:
+            self._failed_at = reached
+            self._failures = 0
+            self._unreachable_since = self._clock()
         self._failures += 1
+        self._retries += 1
         delay = _delay(self._failures)
         self._say(RETRYING, str(error))
         _log.warning("delivery failed (%d in a row), next try in %.1f s: %s", self._failures, delay, error)
@@ -257,7 +301,7 @@ class Courier:
 
     def _report_health(self) -> None:
         now = self._clock()
-        if self._delivery is None or now < self._next_health:
+        if self._delivery is None or now < self._next_health or SWEEP_RUN not in self._progress.runs:
             return
         self._next_health = now + _HEALTH_EVERY_S
         metrics = {
@@ -266,8 +310,10 @@ class Courier:
             "tracker/retries": float(self._retries),
             "tracker/points": float(self._progress.points),
             "tracker/refused_runs": float(len(self._progress.refused)),
+            "tracker/lost_events": float(self._progress.lost),
         }
-        self._delivery.report_health(metrics, int(now * 1000), int(now - self._started))
+        # Counted from the sweep's begin: what MLflow calls the latest value is that of the highest step.
+        self._delivery.report_health(metrics, int(now * 1000), max(0, int(now - self._opened_s)))
 
     def _lag_s(self) -> float:
         return 0.0 if self._oldest_ms is None else max(0.0, self._clock() - self._oldest_ms / 1000)
@@ -331,8 +377,8 @@ def start(directory: Path, credentials: dict[str, str] | None = None) -> None:
 def carry(directory: Path, *, orphan_limit_s: float = _ORPHAN_LIMIT_S) -> bool:
     """Delivers a journal in this process; returns whether everything was delivered.
 
-    A journal delivered in full is deleted, except where runs refused it. Returns False at once where a
-    courier already serves it.
+    A journal delivered in full is deleted, except where runs refused it or damaged files were moved aside.
+    Returns False at once where a courier already serves it.
 
     Args:
         directory: the journal's directory.
@@ -353,7 +399,7 @@ def carry(directory: Path, *, orphan_limit_s: float = _ORPHAN_LIMIT_S) -> bool:
         # MLflow roots a new SQLite store's `Default` experiment in the working directory, see `_mlflow_sink`.
         with bounded_requests(), chdir(directory):
             complete = one.run()
-        if complete and not one.progress.refused:
+        if complete and not one.progress.refused and not quarantined(directory):
             shutil.rmtree(directory, ignore_errors=True)
     finally:
         os.close(lock)

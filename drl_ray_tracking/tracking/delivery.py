@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -29,6 +29,9 @@ FLUSH_POINTS: Final = 1000
 SWEEP_RUN: Final = ""  # stands for the parent run where a trial id stands for a child
 
 Fetch = Callable[[str, str, Path], Path | None]  # (artifact folder, source, scratch) -> local folder
+Recall = Callable[[str, int, int], Iterable[Event]]  # (trial, first, last) -> its held results, in order
+_LONGEST_NAME: Final = 250
+_LINEAGE_LIMIT: Final = 7_500  # characters; a longer tag would be cut into something that is no JSON
 
 
 @dataclass
@@ -44,8 +47,16 @@ class Progress:
     refused: dict[str, str] = field(default_factory=dict)  # trial id, or SWEEP_RUN -> why its run takes nothing
     uploads: list[int] = field(default_factory=list)  # events whose files are still to be uploaded
     malformed: int = 0  # events that could not be understood
+    held: dict[str, int] = field(default_factory=dict)  # trial -> its first event that waits for a checkpoint
+    losses: dict[str, int] = field(default_factory=dict)  # LOSS event -> how many events it says are gone
+    opening: dict[str, Any] | None = None  # where to deliver, should the event that says it be damaged
     points: int = 0  # sent, repeated ones included
     ended: bool = False
+
+    @property
+    def lost(self) -> int:
+        """How many events never came into the journal, or were damaged in it."""
+        return sum(self.losses.values())
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain JSON that `from_json` restores."""
@@ -67,6 +78,7 @@ class Delivery:
         progress: Progress,
         fetch: Fetch,
         exclusive: Callable[[str], AbstractContextManager[object]] = nullcontext,
+        recall: Recall = lambda trial, first, last: (),
     ) -> None:
         """Takes what it delivers to and what it remembers.
 
@@ -75,10 +87,12 @@ class Delivery:
             progress: where an earlier delivery of this journal stopped.
             fetch: brings files to this machine.
             exclusive: makes looking for a sweep's run and creating it one step among this machine's couriers.
+            recall: reads a trial's held results once a checkpoint covers them.
         """
         self._sink = sink
         self._fetch = fetch
         self._exclusive = exclusive
+        self._recall = recall
         self.progress = progress
         self._pending: dict[str, tuple[int, list[MetricPoint]]] = {}  # trial -> (first event, points)
         self._seen = 0
@@ -113,9 +127,10 @@ class Delivery:
 
     def close_open_runs(self, status: str, end_ms: int) -> None:
         """Sets the status of every run that is still open: the driver can no longer do it."""
-        self._close_open_trials(status, end_ms)
+        tags = {names.TAG_END_REASON: names.END_DRIVER_DIED}
+        self._close_open_trials(status, end_ms, tags)
         if not self.progress.ended:
-            self._end_run(SWEEP_RUN, status, end_ms, {})
+            self._end_run(SWEEP_RUN, status, end_ms, tags)
         self.progress.ended = True
 
     def upload_next(self, read: Callable[[int], Event | None]) -> None:
@@ -143,9 +158,26 @@ class Delivery:
         self.progress.uploads.remove(seq)
 
     def report_health(self, metrics: dict[str, float], time_ms: int, step: int) -> None:
-        """Writes the tracker's own health on the parent run, where there is one."""
+        """Writes the tracker's own health and its heartbeat on the parent run, where there is one.
+
+        A sweep that was taken for dead while its courier could not reach the store is opened again.
+        """
         points = [MetricPoint(key, value, time_ms, step) for key, value in metrics.items()]
-        self._guarded(SWEEP_RUN, lambda run_id: self._sink.log(run_id, metrics=points))
+
+        def report(run_id: str) -> None:
+            tags = self._sink.read_tags(run_id)
+            if not self._owns(tags):
+                return  # the heartbeat is that of the latest driver's courier
+            self._sink.log(run_id, metrics=points, tags={names.TAG_HEARTBEAT: str(time_ms)})
+            if tags.get(names.TAG_END_REASON) == names.END_RECONCILED and not self.progress.ended:
+                self._take_back()
+
+        self._guarded(SWEEP_RUN, report)
+
+    def _take_back(self) -> None:
+        tags = {names.TAG_END_REASON: names.END_NOT_YET}
+        for trial in [*self.progress.open_trials, SWEEP_RUN]:
+            self._guarded(trial, lambda run_id: self._sink.reopen_run(run_id, tags))
 
     def _handle(self, event: Event) -> None:
         payload: Any = event.payload
@@ -157,8 +189,14 @@ class Delivery:
             self._trial(event, payload)
         elif event.kind == events.RESULT:
             self._result(event, payload)
+        elif event.kind == events.HELD:
+            self.progress.held.setdefault(event.trial, event.seq)
+        elif event.kind == events.RELEASE:
+            self._release(event, payload)
         elif event.kind == events.HPARAMS:
             self._hparams(event, payload)
+        elif event.kind == events.LOSS:
+            self._loss(event, payload)
         elif event.kind == events.TRIAL_END:
             self._trial_end(event, payload)
         elif event.kind == events.SWEEP_END:
@@ -167,6 +205,7 @@ class Delivery:
             _log.warning("event %d is of an unknown kind %r: left out", event.seq, event.kind)
 
     def _open(self, payload: events.Open) -> None:
+        self.progress.opening = dict(payload)
         self.progress.experiment_id = self._sink.open_experiment(
             payload["experiment_name"], payload["experiment_id"], payload["artifact_location"]
         )
@@ -183,6 +222,7 @@ class Delivery:
 
     def _trial(self, event: Event, payload: events.Trial) -> None:
         trial = event.trial
+        self.progress.held.pop(trial, None)  # it starts again from a checkpoint: what that lacks is superseded
         if trial in self.progress.refused:
             return
         identity = self._identity(names.ROLE_TRIAL) | {names.TAG_TRIAL_ID: trial}
@@ -237,21 +277,39 @@ class Delivery:
         if len(points) >= FLUSH_POINTS:
             self._flush(event.trial)
 
+    def _release(self, event: Event, payload: events.Release) -> None:
+        trial, upto = event.trial, payload["upto"]
+        if trial not in self.progress.held:
+            return
+        for held in self._recall(trial, self.progress.held[trial], upto):
+            self._result(held, held.payload)  # type: ignore[arg-type]  # a HELD event carries a Result
+        self._flush(trial)  # before the journal may let go of them
+        self.progress.held[trial] = upto + 1
+
     def _hparams(self, event: Event, payload: events.Hparams) -> None:
-        points = []
-        tags = {}
-        for key, value in payload["changed"].items():
-            tags[f"hparam.{key}"] = value
-            try:
-                number = names.finite(float(value))
-            except ValueError:
-                number = None
-            if number is not None:
-                points.append(MetricPoint(f"hparam/{key}", number, event.time_ms, payload["step"]))
-        self._guarded(event.trial, lambda run_id: self._sink.log(run_id, metrics=points, tags=tags))
+        changed, step = payload["changed"], payload["step"]
+        points = _hparam_points(payload.get("initial", {}), event.time_ms, 0)
+        points += _hparam_points(changed, event.time_ms, step)
+        tags = {f"hparam.{key}": value for key, value in changed.items()}
+        entry = [event.time_ms, step, payload.get("donor", ""), sorted(changed)]
+
+        def write(run_id: str) -> None:
+            lineage = _merged_lineage(self._sink.read_tags(run_id).get(names.TAG_LINEAGE, "[]"), entry)
+            self._sink.log(run_id, metrics=points, tags={**tags, names.TAG_LINEAGE: lineage})
+
+        self._guarded(event.trial, write)
+
+    def _loss(self, event: Event, payload: events.Loss) -> None:
+        self.progress.losses[str(event.seq)] = payload["count"]
+        total = self.progress.lost
+        said = f"{total or 'an unknown number of'} events lost: {payload['reason']}"
+        point = MetricPoint("tracker/lost_events", float(total), event.time_ms, event.seq)
+        tags = {names.TAG_DEGRADED: said}
+        self._guarded(SWEEP_RUN, lambda run_id: self._sink.log(run_id, metrics=[point], tags=tags))
 
     def _trial_end(self, event: Event, payload: events.TrialEnd) -> None:
         trial = event.trial
+        self.progress.held.pop(trial, None)
         self._flush(trial)
         self._params(trial, payload.get("params", {}))
         if payload["folders"] or "traceback" in payload:
@@ -263,7 +321,7 @@ class Delivery:
     def _sweep_end(self, event: Event, payload: events.SweepEnd) -> None:
         for trial in list(self._pending):
             self._flush(trial)
-        self._close_open_trials("KILLED", event.time_ms)
+        self._close_open_trials("KILLED", event.time_ms, {})
         self._end_run(SWEEP_RUN, payload["status"], event.time_ms, payload["tags"])
         self.progress.ended = True
 
@@ -300,9 +358,9 @@ class Delivery:
             if local is not None:
                 self._guarded(trial, lambda run_id: self._sink.log_folder(run_id, local, folder))
 
-    def _close_open_trials(self, status: str, end_ms: int) -> None:
+    def _close_open_trials(self, status: str, end_ms: int, tags: Mapping[str, str]) -> None:
         for trial in list(self.progress.open_trials):
-            self._end_run(trial, status, end_ms, {})
+            self._end_run(trial, status, end_ms, tags)
             self.progress.open_trials.remove(trial)
 
     def _flush(self, trial: str) -> None:
@@ -342,6 +400,36 @@ class Delivery:
         self._sink.open_experiment(None, self.progress.experiment_id, None)
         _log.error("the run of %s takes nothing more: %s", f"trial {trial}" if trial else "the sweep", error)
         self.progress.refused[trial] = str(error)
+
+
+def _hparam_points(values: Mapping[str, str], time_ms: int, step: int) -> list[MetricPoint]:
+    """Returns the points of those hyperparameters that are numbers."""
+    points = []
+    for key, value in values.items():
+        try:
+            number = names.finite(float(value))
+        except ValueError:
+            continue
+        if number is not None:
+            points.append(MetricPoint(_hparam_name(key), number, time_ms, step))
+    return points
+
+
+def _hparam_name(key: str) -> str:
+    name = f"hparam/{key}"  # the key is legal; with the prefix it may be too long
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 9]}-{names.hash_text(name):08x}"
+
+
+def _merged_lineage(tag: str, entry: list[Any]) -> str:
+    """Returns the lineage tag with one more entry, in order of time, the oldest left out where it gets too long."""
+    try:
+        known = {int(old[0]): old for old in json.loads(tag)}
+    except (ValueError, TypeError, LookupError):  # somebody edited the tag
+        known = {}
+    merged = [one for _, one in sorted({**known, int(entry[0]): entry}.items())]
+    while len(text := json.dumps(merged)) > _LINEAGE_LIMIT and len(merged) > 1:
+        del merged[0]
+    return text
 
 
 def _merged_attempts(tags: Mapping[str, str], attempt: Mapping[int, int]) -> dict[str, str]:

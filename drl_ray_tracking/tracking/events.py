@@ -11,9 +11,12 @@ OPEN: Final = "open"
 SWEEP: Final = "sweep"
 TRIAL: Final = "trial"
 RESULT: Final = "result"
+HELD: Final = "held"  # a Result that waits for a checkpoint to cover it
+RELEASE: Final = "release"
 HPARAMS: Final = "hparams"
 TRIAL_END: Final = "trial_end"
 SWEEP_END: Final = "sweep_end"
+LOSS: Final = "loss"
 
 
 class Open(TypedDict):
@@ -54,11 +57,19 @@ class Result(TypedDict):
     tags: NotRequired[dict[str, str]]  # alerts raised by this result
 
 
+class Release(TypedDict):
+    """The trial's held results up to an event, inclusive, are covered by a checkpoint: they may be published."""
+
+    upto: int
+
+
 class Hparams(TypedDict):
-    """Hyperparameters that changed while the trial ran (PBT, PB2)."""
+    """Hyperparameters that changed while the trial ran (PBT, PB2); `initial` are their first values."""
 
     step: int
     changed: dict[str, str]
+    initial: NotRequired[dict[str, str]]
+    donor: NotRequired[str]  # the trial whose checkpoint this one goes on from
 
 
 class TrialEnd(TypedDict):
@@ -76,3 +87,10 @@ class SweepEnd(TypedDict):
 
     status: str
     tags: dict[str, str]
+
+
+class Loss(TypedDict):
+    """Events that are not in the journal: the disk was full, or a segment was damaged."""
+
+    count: int  # 0 where nobody can tell
+    reason: str

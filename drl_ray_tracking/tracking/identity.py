@@ -18,9 +18,11 @@ from typing import Any, Final
 
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError
+from drl_ray_tracking.tracking.past import without_addresses
 from drl_ray_tracking.tracking.redaction import redact
 
 _log = logging.getLogger(__name__)
+RUN_NAME: Final = "{algorithm}-{market}-{timeframe}-{seed}-{hash}"
 _DIFF_LIMIT: Final = 1_000_000
 _RESOURCES: Final = ("CPU", "GPU", "memory", "object_store_memory")
 
@@ -206,3 +208,17 @@ def _symbols(env_config: Mapping[str, Any]) -> tuple[str, ...]:
         elif isinstance(given, Sequence):
             found.extend(str(item) for item in given)
     return tuple(dict.fromkeys(found))
+
+
+def default_config(trainable: str) -> dict[str, Any]:
+    """Returns an algorithm's default configuration as Tune writes one to its files; empty where there is none."""
+    from ray.air._internal.json import SafeFallbackEncoder
+    from ray.tune.registry import get_trainable_cls
+
+    try:
+        algorithm: Any = get_trainable_cls(trainable)  # type: ignore[no-untyped-call]
+        default = algorithm.get_default_config().to_dict()
+    except Exception as error:  # noqa: BLE001 - an algorithm of the user's, not registered in this process
+        _log.info("the defaults of %s are not known: %s", trainable, error)
+        return {}
+    return dict(without_addresses(json.loads(json.dumps(default, cls=SafeFallbackEncoder))))

@@ -18,19 +18,21 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from drl_ray_tracking.errors import ConfigurationError, JournalError
 
+_T = TypeVar("_T")
 HOME_VARIABLE: Final = "DRL_TRACK_HOME"
 SCHEMA_VERSION: Final = 1
 SEGMENT_ROWS: Final = 20_000
-_DRIVER_LOCK: Final = "driver.lock"
+SEGMENT_BYTES: Final = 16_000_000
+DRIVER_LOCK: Final = "driver.lock"
 _LOCK_POLL_S: Final = 0.05
-_NETWORK_FILESYSTEMS: Final = frozenset(
+NETWORK_FILESYSTEMS: Final = frozenset(
     {
         "nfs",
         "nfs4",
@@ -55,6 +57,10 @@ CREATE TABLE IF NOT EXISTS events (
     payload TEXT NOT NULL
 )
 """
+
+
+class DamagedJournalError(JournalError):
+    """Raises for a segment that was truncated, overwritten or is no journal: `repair` keeps what is whole."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,7 @@ def new_journal_directory(base: Path | None = None) -> Path:
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
         kind = filesystem_type(root)
-        if kind in _NETWORK_FILESYSTEMS:
+        if kind in NETWORK_FILESYSTEMS:
             raise ConfigurationError(
                 f"the journal cannot lie on {root}: it is on a network filesystem ({kind}), where SQLite's "
                 f"write-ahead log is unsafe. Set {HOME_VARIABLE} to a directory on a local disk."
@@ -127,11 +133,12 @@ class JournalWriter:
         self.directory = directory
         self._clock = clock
         self._lock = threading.Lock()
-        self._driver_lock = hold_lock(directory / _DRIVER_LOCK)
+        self._driver_lock = hold_lock(directory / DRIVER_LOCK)
         if self._driver_lock is None:
             raise JournalError(f"{directory} is written by another process; a journal has one writer")
         self._seq = last_sequence(directory)
         self._segment_end = 0
+        self._segment_bytes = 0
         self._closed = False
         self._connection: sqlite3.Connection | None = None
 
@@ -145,6 +152,7 @@ class JournalWriter:
 
         Raises:
             JournalError: the disk is full, the directory is gone, the journal is closed, or the payload is not JSON.
+            DamagedJournalError: the segment was damaged under the writer.
         """
         try:
             text = json.dumps(payload, separators=(",", ":"), allow_nan=False)
@@ -156,14 +164,24 @@ class JournalWriter:
                 raise JournalError(f"the journal in {self.directory} is closed")
             seq = self._seq + 1
             try:
-                if self._connection is None or seq > self._segment_end:
+                if self._connection is None or seq > self._segment_end or self._segment_bytes > SEGMENT_BYTES:
                     self._open_segment(seq)
                 assert self._connection is not None
                 self._connection.execute("INSERT INTO events VALUES (?, ?, ?, ?, ?)", (seq, moment, kind, trial, text))
             except (sqlite3.Error, OSError) as error:
-                raise JournalError(f"cannot write to the journal in {self.directory}: {error}") from error
+                kind_of_error = DamagedJournalError if _is_damage(error) else JournalError
+                raise kind_of_error(f"cannot write to the journal in {self.directory}: {error}") from error
             self._seq = seq
+            self._segment_bytes += len(text)
             return seq
+
+    def repair(self, mend: Callable[[int], _T]) -> _T:
+        """Closes the segment, lets `mend` replace files (it is told the last event), and goes on in a new one."""
+        with self._lock:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+            return mend(self._seq)
 
     def close(self) -> None:
         """Closes the segment and releases the driver's lock; closing twice does nothing."""
@@ -180,20 +198,34 @@ class JournalWriter:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
-        path = self.directory / f"{first:012d}.journal"
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
-        try:
-            connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute(_SCHEMA)
-            # Last: a reader takes a segment without a version for one still being made.
-            connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
-        except sqlite3.Error:
-            connection.close()
-            raise
-        self._connection = connection
+        self._connection = make_segment(self.directory / f"{first:012d}.journal")
         self._segment_end = first + SEGMENT_ROWS - 1
+        self._segment_bytes = 0
+
+
+def make_segment(path: Path) -> sqlite3.Connection:
+    """Makes a segment file, readable by its owner only, and opens it for writing."""
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(_SCHEMA)
+        # Last: a reader takes a segment without a version for one still being made.
+        connection.execute(f"PRAGMA user_version={SCHEMA_VERSION}")
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+def size(directory: Path) -> int:
+    """Returns how many bytes a journal takes."""
+    total = 0
+    for entry in os.scandir(directory):
+        with suppress(FileNotFoundError):  # the courier may just have dropped it
+            total += entry.stat().st_size
+    return total
 
 
 def segments(directory: Path) -> list[Path]:
@@ -223,10 +255,30 @@ def read_events(directory: Path, *, after: int, limit: int) -> list[Event]:
             "SELECT seq, time_ms, kind, trial, payload FROM events WHERE seq > ? ORDER BY seq LIMIT ?",
             (after, limit - len(events)),
         )
-        events.extend(Event(seq, moment, kind, trial, json.loads(text)) for seq, moment, kind, trial, text in rows)
+        events.extend(_events(path, rows))
         if len(events) >= limit:
             break
     return events
+
+
+def read_events_of(directory: Path, kind: str, trial: str, first: int, last: int) -> Iterator[Event]:
+    """Yields one trial's events of one kind with sequence numbers from `first` to `last`, in order."""
+    files = segments(directory)
+    for path, following in itertools.zip_longest(files, files[1:]):
+        if int(path.stem) > last or (following is not None and int(following.stem) <= first):
+            continue
+        query = (
+            "SELECT seq, time_ms, kind, trial, payload FROM events "
+            "WHERE seq BETWEEN ? AND ? AND kind = ? AND trial = ? ORDER BY seq"
+        )
+        yield from _events(path, _select(path, query, (first, last, kind, trial)))
+
+
+def _events(path: Path, rows: list[Any]) -> list[Event]:
+    try:
+        return [Event(seq, moment, kind, trial, json.loads(text)) for seq, moment, kind, trial, text in rows]
+    except (TypeError, ValueError) as error:
+        raise DamagedJournalError(f"{path} cannot be read: an event is not JSON ({error})") from error
 
 
 def drop_delivered_segments(directory: Path, delivered: int, *, keep_first: bool) -> int:
@@ -246,7 +298,7 @@ def drop_delivered_segments(directory: Path, delivered: int, *, keep_first: bool
 
 def driver_is_alive(directory: Path) -> bool:
     """Tells whether the journal's writer still runs: the kernel releases its lock when it dies."""
-    return is_locked(directory / _DRIVER_LOCK)
+    return is_locked(directory / DRIVER_LOCK)
 
 
 def hold_lock(path: Path, *, patience_s: float = 0.0) -> int | None:
@@ -299,7 +351,14 @@ def _try_lock(descriptor: int, kind: int) -> bool:
     return True
 
 
-def _select(path: Path, query: str, arguments: tuple[int, ...] = ()) -> list[Any]:
+def _is_damage(error: Exception) -> bool:
+    """Tells a file that is no database, or half of one, from a disk that is full and a lock that is held."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    said = str(error)
+    return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "no such table" in said or "decode to UTF-8" in said
+
+
+def _select(path: Path, query: str, arguments: tuple[int | str, ...] = ()) -> list[Any]:
     """Runs a query on a segment opened read-only; a segment still being made has no rows."""
     try:
         connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=5.0)
@@ -310,7 +369,8 @@ def _select(path: Path, query: str, arguments: tuple[int, ...] = ()) -> list[Any
         finally:
             connection.close()
     except sqlite3.Error as error:
-        raise JournalError(f"{path} cannot be read: {error}") from error
+        kind_of_error = DamagedJournalError if _is_damage(error) else JournalError
+        raise kind_of_error(f"{path} cannot be read: {error}") from error
     if version:
         raise JournalError(
             f"{path} has journal schema {version}, this version reads {SCHEMA_VERSION}: "

@@ -9,6 +9,7 @@ from typing import Final
 from drl_ray_tracking.errors import JournalError
 from drl_ray_tracking.tracking import courier
 from drl_ray_tracking.tracking.journal import driver_is_alive, home, journals, last_sequence
+from drl_ray_tracking.tracking.repair import quarantined, repair_orphan
 
 _PATIENCE_S: Final = 10.0  # with a store that answers with passing errors
 
@@ -32,6 +33,8 @@ def _sync(directory: Path, say: Callable[[str], None]) -> bool:
         return True
     try:
         status = courier.read_status(directory)
+        # Before anything is counted: while its driver is dead, this process may repair the journal.
+        repair_orphan(directory, status.progress.acked if status else 0)
         waiting = last_sequence(directory) - (status.progress.acked if status else 0)
         delivered = courier.carry(directory, orphan_limit_s=_PATIENCE_S)
     except JournalError as error:
@@ -42,6 +45,14 @@ def _sync(directory: Path, say: Callable[[str], None]) -> bool:
         reason = status.message if status is not None and status.message else "another courier is at it"
         say(f"{directory.name}: {waiting} events still wait ({reason})")
         return False
+    if damaged := quarantined(directory):
+        lost = status.progress.lost if status is not None else 0
+        say(
+            f"{directory.name}: {waiting} events delivered, {lost or 'an unknown number'} lost: the journal was "
+            f"damaged. {', '.join(path.name for path in damaged)} in {directory} is what could not be read: delete the "
+            "directory if it is not needed."
+        )
+        return True
     if status is not None and status.progress.refused:
         say(
             f"{directory.name}: MLflow refuses {len(status.progress.refused)} of its runs for good "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, get_args
 
@@ -12,6 +12,17 @@ from drl_ray_tracking.errors import ConfigurationError
 NameMode = Literal["vocabulary", "raw", "both"]
 NON_FINITE: Final = "tracker/non_finite_values"
 _FLOATS: Final = ("float16", "float32", "float64")
+
+
+def checked_globs(setting: str, given: Sequence[str]) -> tuple[str, ...]:
+    """Returns a setting's globs as a tuple.
+
+    Raises:
+        ConfigurationError: it is one text, or not all texts.
+    """
+    if isinstance(given, str) or not all(isinstance(glob, str) for glob in given):
+        raise ConfigurationError(f"{setting}={given!r} must be a sequence of globs, such as ['train/*']")
+    return tuple(given)
 
 
 @dataclass(frozen=True)
@@ -31,10 +42,7 @@ class MetricSelection:
         if self.names not in get_args(NameMode):
             raise ConfigurationError(f"names={self.names!r} is not one of {', '.join(get_args(NameMode))}")
         for setting in ("include", "exclude"):
-            given = getattr(self, setting)
-            if isinstance(given, str) or not all(isinstance(glob, str) for glob in given):
-                raise ConfigurationError(f"{setting}={given!r} must be a sequence of globs, such as ['train/*']")
-            object.__setattr__(self, setting, tuple(given))
+            object.__setattr__(self, setting, checked_globs(setting, getattr(self, setting)))
 
     def select(self, result: Mapping[str, Any]) -> dict[str, float]:
         """Returns finite values by their published, legal names; how many were not finite is among them."""

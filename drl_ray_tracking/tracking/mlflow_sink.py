@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from drl_ray_tracking import names
 from drl_ray_tracking.tracking.sink import FoundRun, MetricPoint, RunSpec, SinkRefusedError, SinkUnavailableError
 
 if TYPE_CHECKING:
@@ -47,6 +50,12 @@ def bounded_requests(timeout_s: float = 30.0, credentials: Mapping[str, str] | N
         "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }
+    with _environment(settings):
+        yield
+
+
+@contextmanager
+def _environment(settings: Mapping[str, str]) -> Iterator[None]:
     before = {key: os.environ.get(key) for key in settings}
     os.environ.update(settings)
     try:
@@ -57,6 +66,16 @@ def bounded_requests(timeout_s: float = 30.0, credentials: Mapping[str, str] | N
                 os.environ.pop(key, None)
             else:
                 os.environ[key] = value
+
+
+@dataclass(frozen=True)
+class OurRun:
+    """A run that carries this package's tags, as reconciling needs it."""
+
+    run_id: str
+    experiment_id: str
+    start_ms: int
+    tags: Mapping[str, str]
 
 
 class MlflowSink:
@@ -107,9 +126,10 @@ class MlflowSink:
         tags = {**spec.tags, **spec.identity}
         if spec.parent_run_id is not None:
             tags[MLFLOW_PARENT_RUN_ID] = spec.parent_run_id
-        with _translated():
+        # Sent once: where only the answer was lost, MLflow's own retry would make a second run.
+        with _translated(), _environment({"MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}):
             run = self._client.create_run(
-                experiment_id, start_time=spec.start_ms, tags=_cut_tags(tags), run_name=spec.name
+                experiment_id, start_time=spec.start_ms, tags=_cut_tags(tags), run_name=_sendable(spec.name)
             )
         return str(run.info.run_id)
 
@@ -133,7 +153,7 @@ class MlflowSink:
         from mlflow.entities import Metric, Param, RunTag
 
         points = [Metric(point.key, point.value, point.time_ms, point.step) for point in metrics]
-        pairs = [Param(key[:MAX_KEY], value[:MAX_PARAM]) for key, value in (params or {}).items()]
+        pairs = [Param(key[:MAX_KEY], _sendable(value)[:MAX_PARAM]) for key, value in (params or {}).items()]
         marks = [RunTag(key, value) for key, value in _cut_tags(tags or {}).items()]
         with _translated():
             # Apart: a server also limits the sum of metrics, params and tags in one request, to 1000.
@@ -146,7 +166,7 @@ class MlflowSink:
 
     def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
         with _translated():
-            self._client.log_text(run_id, text, artifact_file)
+            self._client.log_text(run_id, _sendable(text), artifact_file)
 
     def log_folder(self, run_id: str, folder: Path, artifact_folder: str) -> None:
         with _translated():
@@ -155,6 +175,54 @@ class MlflowSink:
     def set_status(self, run_id: str, status: str, end_ms: int) -> None:
         with _translated():
             self._client.set_terminated(run_id, status, end_ms)
+
+    # --- what only commands need, not delivery --------------------------------------------------------
+
+    def running_runs(self, experiment: str | None = None) -> list[OurRun]:
+        """Returns the RUNNING runs of this package's sweeps and trials, in one experiment (name or id) or in all."""
+        with _translated():
+            if experiment is None:
+                ids = [str(found.experiment_id) for found in _pages(self._client.search_experiments)]
+            else:
+                known = self._client.get_experiment_by_name(experiment)
+                if known is None and experiment.isdecimal():
+                    known = self._client.get_experiment(experiment)
+                ids = [_alive(known, repr(experiment))]
+            found_runs: list[OurRun] = []
+            for role in (names.ROLE_SWEEP, names.ROLE_TRIAL):
+                query = f"attributes.status = 'RUNNING' and tags.`{names.TAG_ROLE}` = '{role}'"
+                for run in _pages(partial(self._client.search_runs, ids, query)):
+                    tags = dict(run.data.tags)
+                    if names.TAG_SWEEP_ID in tags:
+                        found_runs.append(
+                            OurRun(
+                                str(run.info.run_id), str(run.info.experiment_id), int(run.info.start_time or 0), tags
+                            )
+                        )
+        return found_runs
+
+    def read_points(self, run_id: str) -> set[tuple[str, int]]:
+        """Returns (key, step) of every value of a run; one request per key."""
+        with _translated():
+            keys = list(self._client.get_run(run_id).data.metrics)
+            return {(key, point.step) for key in keys for point in self._client.get_metric_history(run_id, key)}
+
+    def is_running(self, run_id: str) -> bool:
+        """Tells whether a run has not been ended."""
+        with _translated():
+            return str(self._client.get_run(run_id).info.status) == "RUNNING"
+
+    def try_reading(self) -> str | None:
+        """Asks the store something; returns the id of one of its experiments, or None where it has none."""
+        with _translated():
+            found = self._client.search_experiments(max_results=1)
+        return str(found[0].experiment_id) if found else None
+
+    def try_writing(self, experiment_id: str, tag: str) -> None:
+        """Sets a tag on an experiment and takes it away again."""
+        with _translated():
+            self._client.set_experiment_tag(experiment_id, tag, "1")
+            self._client.delete_experiment_tag(experiment_id, tag)
 
 
 def _alive(experiment: Experiment | None, what: str) -> str:
@@ -168,8 +236,24 @@ def _alive(experiment: Experiment | None, what: str) -> str:
     return str(experiment.experiment_id)
 
 
+def _pages(search: Callable[..., Any]) -> Iterator[Any]:
+    """Yields everything a paged search finds."""
+    token = None
+    while True:
+        page = search(page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
 def _cut_tags(tags: Mapping[str, str]) -> dict[str, str]:
-    return {key[:MAX_KEY]: value[:MAX_TAG] for key, value in tags.items()}
+    return {key[:MAX_KEY]: _sendable(value)[:MAX_TAG] for key, value in tags.items()}
+
+
+def _sendable(text: str) -> str:
+    """Replaces half a surrogate pair, as in a path that is no UTF-8: no request can carry it, nor any run with it."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _batches(pairs: Sequence[Any]) -> Iterator[list[Any]]:

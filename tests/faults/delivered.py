@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from mlflow.entities import ViewType
@@ -55,7 +55,6 @@ def assert_delivered(
     store: Store,
     *,
     deleted: Collection[str] = (),
-    non_finite: Mapping[str, int] | None = None,
 ) -> None:
     """Fails unless the store holds exactly what the hooks of these sweeps were given.
 
@@ -66,7 +65,6 @@ def assert_delivered(
         givens: the traces of the sweeps' drivers.
         store: a healthy view of the store.
         deleted: ids of trials whose run a user deleted: it stays deleted, and holds no value it was not given.
-        non_finite: how many results of each trial held a value that no store takes; these must be counted.
     """
     sweeps = {given.sweep_id: given for given in ([givens] if isinstance(givens, Given) else givens)}
     by_sweep: dict[str, list[Any]] = {sweep_id: [] for sweep_id in sweeps}
@@ -88,7 +86,7 @@ def assert_delivered(
             assert run.data.tags["mlflow.parentRunId"] == parents[0].info.run_id
             found = store.points(run)
             counted = sum(number for (key, _, _), number in found.items() if key == NON_FINITE)
-            assert counted == (non_finite or {}).get(trial_id, 0)
+            assert counted == trial.non_finite, trial_id
             found = Counter({point: number for point, number in found.items() if point[0] != NON_FINITE})
             if trial_id in deleted:
                 assert run.info.lifecycle_stage == "deleted"

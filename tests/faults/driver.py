@@ -11,13 +11,14 @@ import json
 import logging
 import resource
 import sys
-import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
+
+from ray.tune import Callback
 
 from tests.faults.given import RecordingCallback, read_given
 
@@ -175,29 +176,34 @@ def run_on_two_nodes(plan: Plan, callback: RecordingCallback) -> None:
     doomed = cluster.add_node(**away)
     ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
 
-    def kill_node() -> None:
-        _wait_for_results(plan)
+    def replace_node() -> None:
         cluster.remove_node(doomed, allow_graceful=False)
         cluster.add_node(**away)
         plan.gate.touch()
 
-    killer = threading.Thread(target=kill_node)
-    killer.start()
     trainable = tune.with_resources(train, {"CPU": 1, "away": 1})
-    assert not _tuner(plan, callback, trainable).fit().errors
-    killer.join()
+    assert not _tuner(plan, callback, trainable, _AtResult(plan.pause_at - 1, replace_node)).fit().errors
     ray.shutdown()
     cluster.shutdown()  # type: ignore[no-untyped-call]
 
 
-def _wait_for_results(plan: Plan) -> None:
-    deadline = time.monotonic() + 120
-    while not any(trial.last_step == plan.pause_at - 1 for trial in read_given(plan.record).trials.values()):
-        assert time.monotonic() < deadline, "the trial does not start"
-        time.sleep(0.1)
+class _AtResult(Callback):
+    """Does something once, in the driver's main thread: Ray starts nodes in no other."""
+
+    def __init__(self, step: int, act: Callable[[], None]) -> None:
+        self._step = step
+        self._act: Callable[[], None] | None = act
+
+    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: Any, **info: Any) -> None:
+        if self._act is not None and result["training_iteration"] == self._step:
+            act, self._act = self._act, None
+            act()
+
+    def __getstate__(self) -> dict[str, Any]:  # Tune pickles its callbacks
+        return {"_step": self._step, "_act": None}
 
 
-def _tuner(plan: Plan, callback: RecordingCallback, trainable: Any) -> Any:
+def _tuner(plan: Plan, callback: RecordingCallback, trainable: Any, *others: Callback) -> Any:
     from ray import tune
 
     space = {
@@ -209,7 +215,7 @@ def _tuner(plan: Plan, callback: RecordingCallback, trainable: Any) -> Any:
     run_config = tune.RunConfig(
         name="exp",
         storage_path=str(Path(plan.folder) / "results"),
-        callbacks=[callback],
+        callbacks=[callback, *others],
         failure_config=tune.FailureConfig(max_failures=1),
         verbose=0,
     )

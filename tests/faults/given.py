@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from drl_ray_tracking import MLflowTrackingCallback, names
 
 Point = tuple[str, int, float]  # name, step, value
@@ -35,13 +37,14 @@ class RecordingCallback(MLflowTrackingCallback):
         self._note(what="start", trial=trial.trial_id, sweep=self.sweep_id)
 
     def log_trial_result(self, iteration: int, trial: Any, result: dict[str, Any]) -> None:
-        step = result.get(names.LIFETIME_STEPS) or result[names.ITERATION]
+        step = result.get(names.LIFETIME_STEPS, result[names.ITERATION])
         values = {
             names.legal_metric_name(path): names.finite(value)
             for path, value in names.flatten(result)
             if names.finite(value) is not None and not path.startswith("config/")
         }
-        self._note(what="giving", trial=trial.trial_id, step=step, values=values)
+        unsendable = any(_is_non_finite(value) for _, value in names.flatten(result))
+        self._note(what="giving", trial=trial.trial_id, step=step, values=values, unsendable=unsendable)
         lost = self.spool.lost if self.spool else 0
         began = time.perf_counter()
         super().log_trial_result(iteration, trial, result)
@@ -61,12 +64,17 @@ class RecordingCallback(MLflowTrackingCallback):
             file.write(f"{json.dumps(entry)}\n")
 
 
+def _is_non_finite(value: Any) -> bool:
+    return isinstance(value, (float, np.floating)) and not np.isfinite(value)
+
+
 @dataclass
 class GivenTrial:
     """The values of one trial: those that must be in the store, those that may be, those that were lost."""
 
     sure: Counter[Point] = field(default_factory=Counter)
     unsure: Counter[Point] = field(default_factory=Counter)
+    non_finite: int = 0  # results with a value that no store takes; it must be counted there
     lost: int = 0  # results whose loss the driver was told of
     results: int = 0  # results whose hook returned
     last_step: int = 0  # of the last of them
@@ -114,6 +122,7 @@ def read_given(record: Path) -> Given:
             trial.status = "KILLED"
         elif entry["what"] == "giving":
             trial.unsure.update(pending.pop(entry["trial"], Counter()))
+            unsendable = entry["unsendable"]
             pending[entry["trial"]] = Counter((key, entry["step"], value) for key, value in entry["values"].items())
         elif entry["what"] == "given":
             points = pending.pop(entry["trial"])
@@ -122,6 +131,7 @@ def read_given(record: Path) -> Given:
             trial.last_step = next(iter(points))[1]
             if entry["safe"]:
                 trial.sure.update(points)
+                trial.non_finite += unsendable
             else:
                 trial.lost += 1
         else:

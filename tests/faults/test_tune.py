@@ -59,6 +59,7 @@ class KillEnvRunner(tune.Callback):
             os.kill(int(self.pids.read_text().splitlines()[-1]), signal.SIGKILL)
 
 
+@pytest.mark.filterwarnings("ignore:.*WARN.*:UserWarning")  # gymnasium, of CartPole's precision
 def test_f10_an_env_runner_that_is_killed(tmp_path: Path, server: Server, store: Store) -> None:
     from ray.rllib.algorithms.ppo import PPOConfig
 
@@ -70,13 +71,16 @@ def test_f10_an_env_runner_that_is_killed(tmp_path: Path, server: Server, store:
         .fault_tolerance(restart_failed_env_runners=True)
         .training(train_batch_size_per_learner=128, minibatch_size=64, num_epochs=1)
     )
-    results, given = fit(
-        tmp_path, server, store, "PPO", KillEnvRunner(pids), param_space=config, stop={"training_iteration": 4}
-    )
+
+    def replaced(trial_id: str, result: dict[str, Any]) -> bool:
+        back = len(set(pids.read_text().split())) == 2
+        return bool((back and result["training_iteration"] >= 4) or result["time_total_s"] > 60)
+
+    results, given = fit(tmp_path, server, store, "PPO", KillEnvRunner(pids), param_space=config, stop=replaced)
     assert not results.errors
     assert len(set(pids.read_text().split())) == 2, "the env runner was not replaced"
     (trial,) = given.trials.values()
-    assert trial.results == 4
+    assert trial.results >= 4
     assert_delivered(given, store)
 
 
@@ -122,7 +126,13 @@ class Climber(tune.Trainable):
 
 
 def population_based(kind: str) -> Any:
-    common: dict[str, Any] = {"metric": "height", "mode": "max", "perturbation_interval": 2, "quantile_fraction": 0.5}
+    common: dict[str, Any] = {
+        "time_attr": "training_iteration",
+        "metric": "height",
+        "mode": "max",
+        "perturbation_interval": 2,
+        "quantile_fraction": 0.5,
+    }
     if kind == "PBT":
         from ray.tune.schedulers import PopulationBasedTraining
 
@@ -134,6 +144,7 @@ def population_based(kind: str) -> Any:
     return PB2(**common, hyperparam_bounds={"rate": [0.0, 1.0]}, synch=True)
 
 
+@pytest.mark.filterwarnings("ignore")  # PB2 warns of its own fit in many ways
 @pytest.mark.parametrize("kind", ["PBT", "PB2"])
 def test_f13_perturbed_hyperparameters(tmp_path: Path, server: Server, store: Store, kind: str) -> None:
     results, given = fit(

@@ -177,7 +177,7 @@ def test_a_trial_that_starts_again_sends_what_changed(no_courier: list[dict[str,
     *_, restart, changed = written()
     assert restart.payload["resumed_step"] == 400
     assert restart.payload["params"] == {}
-    assert changed.payload == {"step": 400, "changed": {"lr": "0.2"}}
+    assert changed.payload == {"step": 400, "changed": {"lr": "0.2"}, "initial": {"lr": "0.1"}}
 
 
 def test_parameters_at_the_end(no_courier: list[dict[str, str]], tmp_path: Path) -> None:
@@ -231,3 +231,65 @@ def test_tags_are_legal() -> None:
         "a_x40_b": "1",
         names.TAG_TIMEFRAME: "1d",
     }
+
+
+def test_what_changes_carries_its_donor_and_its_first_value(no_courier: list[dict[str, str]], tmp_path: Path) -> None:
+    made = MLflowTrackingCallback(URI)
+    made.setup()
+    made.log_trial_start(fake_trial(tmp_path, lr=0.1))
+    for lr, path in ((0.2, "c1"), (0.2, "c1"), (0.2, "c2"), (0.3, "c3")):
+        clone = fake_trial(tmp_path, lr=lr)
+        clone.evaluated_params = {"lr": 0.1}  # Tune leaves them as they were
+        metrics = {"trial_id": "t9", "training_iteration": 4}
+        clone.latest_checkpoint_result = SimpleNamespace(metrics=metrics, checkpoint=SimpleNamespace(path=path))
+        made.log_trial_start(clone)
+    assert [event.payload for event in written() if event.kind == events.HPARAMS] == [
+        {"step": 4, "changed": {"lr": "0.2"}, "initial": {"lr": "0.1"}, "donor": "t9"},
+        {"step": 4, "changed": {}, "donor": "t9"},
+        {"step": 4, "changed": {"lr": "0.3"}, "donor": "t9"},
+    ]
+
+
+def test_only_covered_results_are_released(no_courier: list[dict[str, str]], tmp_path: Path) -> None:
+    made = MLflowTrackingCallback(URI, publish="checkpointed")
+    made.setup()
+    trial = fake_trial(tmp_path)
+    made.log_trial_start(trial)
+    for step in (1, 2, 3):
+        made.log_trial_result(step, trial, {"loss": 1.0, "training_iteration": step})
+    trial.latest_checkpoint_result = SimpleNamespace(metrics={"training_iteration": 2})
+    made.log_trial_save(trial)
+    made.log_trial_save(trial)
+    made.log_trial_end(trial, failed=True)
+    kinds = [(event.kind, event.payload.get("upto")) for event in written()[3:]]
+    assert kinds == [*[(events.HELD, None)] * 3, (events.RELEASE, 5), (events.TRIAL_END, None)]
+
+
+def test_a_learner_at_another_rate_raises_an_alert_once(no_courier: list[dict[str, str]], tmp_path: Path) -> None:
+    made = MLflowTrackingCallback(URI)
+    made.setup()
+    trial = fake_trial(tmp_path, lr=1e-3)
+    made.log_trial_start(trial)
+    for step, rate in enumerate([1e-3, 5e-4, 5e-4], start=1):
+        learner = {"default_optimizer_learning_rate": rate}
+        result = {names.LIFETIME_STEPS: step, "learners": {"p0": learner}, "training_iteration": step}
+        made.log_trial_result(step, trial, result)
+    assert [event.payload.get("tags") for event in written()[3:]] == [
+        None,
+        {f"{names.TAG_ALERT}.learning_rate": "2"},
+        None,
+    ]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"publish": "sometimes"},
+        {"param_include": "lr"},
+        {"param_exclude": [1]},
+        {"journal_limit_mb": 1},
+    ],
+)
+def test_a_wrong_choice_is_refused_at_once(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+        MLflowTrackingCallback(URI, **wrong)

@@ -39,7 +39,7 @@ from tests.tracking.journals import opening, sweep, trial, trial_end, result
 spool = Spool.open(opening(sys.argv[1])[2], credentials={})
 for event in [sweep(), trial("a"), trial("b"), trial_end("b"), *[result("a", step) for step in range(1, 301)]]:
     spool.append(*event)
-os.kill(os.getpid(), signal.SIGKILL)
+os.kill(os.getpid(), getattr(signal, sys.argv[2]))
 """
 
 
@@ -101,13 +101,18 @@ def test_a_sweep_is_delivered_and_its_journal_removed(sqlite_store: Callable[[],
 
 
 @pytest.mark.mlflow
-def test_it_outlives_a_driver_that_is_killed(sqlite_store: Callable[[], str], isolated_home: Path) -> None:
+@pytest.mark.parametrize("death", [signal.SIGKILL, signal.SIGTERM])
+def test_it_outlives_a_driver_that_is_killed(
+    sqlite_store: Callable[[], str], isolated_home: Path, death: signal.Signals
+) -> None:
     uri = sqlite_store()
-    driver = subprocess.run([sys.executable, "-c", _DRIVER, uri], check=False)
-    assert driver.returncode == -signal.SIGKILL
+    driver = subprocess.run([sys.executable, "-c", _DRIVER, uri, death.name], check=False)
+    assert driver.returncode == -death
     wait_until(lambda: not list(journals()), timeout_s=60, what="the orphaned journal is delivered and removed")
     runs = runs_of(uri)
     assert {name: run.info.status for name, run in runs.items()} == {"": "KILLED", "a": "KILLED", "b": "FINISHED"}
+    assert runs["a"].data.tags[names.TAG_END_REASON] == names.END_DRIVER_DIED
+    assert runs[""].data.tags[names.TAG_HEARTBEAT].isdecimal()
     assert steps_of(uri, runs["a"]) == list(range(1, 301))
 
 
@@ -323,3 +328,18 @@ def test_events_are_dropped_only_when_progress_is_safe(monkeypatch: pytest.Monke
 
 def test_the_opening_event_names_no_credential() -> None:
     assert not {key for key in events.Open.__annotations__ if "token" in key or "password" in key or "cred" in key}
+
+
+def test_sync_repairs_a_damaged_journal_and_says_what_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = MemorySink()
+    monkeypatch.setattr(courier, "_mlflow_sink", lambda opened: sink)
+    values = {f"m{number}": 1.0 for number in range(40)}
+    directory = left_behind([opening(), sweep(), trial("a"), *[result("a", step, **values) for step in range(1, 301)]])
+    (path,) = segments(directory)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    said: list[str] = []
+    assert sync_leftovers(said.append)
+    assert "the journal was damaged" in said[0]
+    assert str(directory) in said[0]
+    assert len({point.step for run in sink.runs.values() for point in run.points}) > 50
+    assert list(directory.glob("*.quarantined"))

@@ -41,6 +41,7 @@ def counting() -> Any:
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             self.config = new_config
+            self.score = 0.0
             return True
 
     return Counting
@@ -104,6 +105,7 @@ def by_lr(runs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def pbt(scheduler: str) -> Any:
+    from ray import tune
     from ray.tune.schedulers import PopulationBasedTraining
     from ray.tune.schedulers.pb2 import PB2
 
@@ -113,7 +115,8 @@ def pbt(scheduler: str) -> Any:
     }  # fmt: skip
     if scheduler == "PB2":
         return PB2(hyperparam_bounds={"lr": [0.1, 2.0]}, **common)
-    return PopulationBasedTraining(hyperparam_mutations={"lr": [0.3, 0.6]}, resample_probability=1.0, **common)
+    mutations = {"lr": tune.uniform(0.2, 0.8)}
+    return PopulationBasedTraining(hyperparam_mutations=mutations, resample_probability=1.0, **common)
 
 
 @pytest.mark.parametrize("scheduler", ["PBT", "PB2"])
@@ -126,7 +129,7 @@ def test_perturbed_hyperparameters_keep_their_history_and_their_donor(
 
     uri = sqlite_store()
     callback = MLflowTrackingCallback(uri, experiment_name="e")
-    config = tune.TuneConfig(scheduler=pbt(scheduler), reuse_actors=False)
+    config = tune.TuneConfig(scheduler=pbt(scheduler), reuse_actors=True)
     space = {"lr": tune.grid_search([0.1, 1.0]), "gamma": 0.9}
     assert not fit(tmp_path, counting(), callback, space, config, stop={"training_iteration": 5}).errors
     assert callback.delivered

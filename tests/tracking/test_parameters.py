@@ -34,3 +34,23 @@ def test_long_values_are_cut_and_told_apart() -> None:
 
 def test_names_are_legal() -> None:
     assert identifying_parameters({"lr@1": 1}, {}, {}) == {"lr_x40_1": "1"}
+
+
+def test_pbt_changes_what_the_search_space_drew() -> None:
+    assert identifying_parameters({"lr": 0.4, "gamma": 0.9}, {"lr": 0.1, "gamma": 0.9}, {"lr": 0.1}) == {"lr": "0.4"}
+    assert identifying_parameters({}, {}, {"drawn": 1}) == {"drawn": "1"}
+
+
+def test_globs_choose_parameters() -> None:
+    defaults = {"lr": 1, "gamma": 0.9, "model": {"hiddens": 8, "activation": "relu"}}
+    config = {**defaults, "lr": 2, "callbacks": "x"}
+    assert identifying_parameters(config, defaults, {"gamma": 0.9}, exclude=("gam*",)) == {"lr": "2"}
+    assert identifying_parameters(config, defaults, {"lr": 2}, include=("model/*",)) == {
+        "model/hiddens": "8",
+        "model/activation": "relu",
+    }
+    assert set(identifying_parameters(config, defaults, {}, include=("*",), exclude=("model/*",))) == {
+        "lr",
+        "gamma",
+        "callbacks",
+    }
