@@ -55,8 +55,10 @@ def claim_sweep(filesystem: Any, experiment_path: str, name: str) -> SweepIdenti
     except (ValueError, KeyError, TypeError) as error:  # half a file, or a person's
         _log.warning("%s is not readable (%s): this becomes a new sweep", path, error)
     filesystem.create_dir(experiment_path, recursive=True)
-    with filesystem.open_output_stream(path) as stream:
+    # Renamed into place: half an identity would make the next driver a sweep of its own.
+    with filesystem.open_output_stream(f"{path}.new") as stream:
         stream.write(json.dumps(asdict(identity)).encode())
+    filesystem.move(f"{path}.new", path)
     return identity
 
 

@@ -265,6 +265,20 @@ def test_only_covered_results_are_released(no_courier: list[dict[str, str]], tmp
     assert kinds == [*[(events.HELD, None)] * 3, (events.RELEASE, 5), (events.TRIAL_END, None)]
 
 
+def test_an_alert_is_tagged_at_the_step_it_was_first_raised(no_courier: list[dict[str, str]], tmp_path: Path) -> None:
+    made = MLflowTrackingCallback(URI)
+    made.setup()
+    trial = fake_trial(tmp_path)
+    made.log_trial_start(trial)
+    for step, collapsed in ((10, 0.0), (20, 1.0), (30, 1.0)):
+        stability = {"collapsed": collapsed, "entropy_collapsed": 0.0, "non_finite_losses": 0.0}
+        given = {"env_runners": {}, "num_env_steps_sampled_lifetime": step, "stability": stability}
+        made.log_trial_result(step, trial, given)
+    results = [event.payload for event in written() if event.kind == events.RESULT]
+    assert [result.get("tags") for result in results] == [None, {"drl.alert.collapsed": "20"}, None]
+    assert results[1]["metrics"]["stability/collapsed"] == 1.0
+
+
 def test_a_learner_at_another_rate_raises_an_alert_once(no_courier: list[dict[str, str]], tmp_path: Path) -> None:
     made = MLflowTrackingCallback(URI)
     made.setup()
