@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -33,7 +34,7 @@ def ray_command() -> str:
 @pytest.fixture(scope="session")
 def ray_head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     # Ray's socket paths must stay under 107 characters, pytest's directories are too long for that.
-    temp_dir = Path(f"/tmp/drl-ray-{os.getpid()}")
+    temp_dir = Path(tempfile.mkdtemp(prefix="drl-ray-"))
     dashboard = free_port()
     log = (tmp_path_factory.mktemp("head") / "head.log").open("wb")
     environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
