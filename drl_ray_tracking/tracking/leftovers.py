@@ -40,6 +40,11 @@ def _sync(directory: Path, say: Callable[[str], None]) -> bool:
     except JournalError as error:
         say(f"{directory.name}: {error}")
         return False
+    except FileNotFoundError:
+        if directory.exists():
+            raise
+        say(f"{directory.name}: its courier has just delivered it")
+        return True
     status = courier.read_status(directory)
     if not delivered:
         reason = status.message if status is not None and status.message else "another courier is at it"
