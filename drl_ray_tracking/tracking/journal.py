@@ -353,6 +353,8 @@ def _try_lock(descriptor: int, kind: int) -> bool:
 
 def _is_damage(error: Exception) -> bool:
     """Tells a file that is no database, or half of one, from a disk that is full and a lock that is held."""
+    if isinstance(error, UnicodeDecodeError):  # of SQLite's own message, which quotes what it found
+        return True
     name = getattr(error, "sqlite_errorname", "") or ""
     said = str(error)
     return name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or "no such table" in said or "decode to UTF-8" in said
@@ -368,7 +370,7 @@ def _select(path: Path, query: str, arguments: tuple[int | str, ...] = ()) -> li
                 return connection.execute(query, arguments).fetchall()
         finally:
             connection.close()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         kind_of_error = DamagedJournalError if _is_damage(error) else JournalError
         raise kind_of_error(f"{path} cannot be read: {error}") from error
     if version:

@@ -142,7 +142,7 @@ def _damage(path: Path, *, newest: bool) -> str | None:
     except sqlite3.OperationalError as error:
         name = getattr(error, "sqlite_errorname", "")  # a text that is no UTF-8 comes without one
         return None if name.startswith(("SQLITE_BUSY", "SQLITE_CANTOPEN", "SQLITE_IOERR")) else str(error)
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # SQLite quotes what it finds, text or not
         return str(error)
 
 
@@ -158,7 +158,7 @@ def _whole_rows(path: Path, first: int, last: int) -> list[_Row]:
                     row = _read_row(connection, seq)
                     if row is not None:
                         rows.append(row)
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
             pass
     return rows
 
@@ -181,7 +181,7 @@ def _read_row(connection: sqlite3.Connection, seq: int) -> _Row | None:
     query = "SELECT seq, time_ms, kind, trial, payload FROM events WHERE seq = ?"
     try:
         row: _Row | None = connection.execute(query, (seq,)).fetchone()
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
         return None
     return row if row is not None and _is_whole(row) else None
 
