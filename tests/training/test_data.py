@@ -33,7 +33,6 @@ def message_of(folder: Path, text: str, **options: object) -> str:
 
 
 def test_packaged_daily_stock() -> None:
-    pytest.importorskip("gym_anytrading")
     prices = load_prices("gym_anytrading:GOOGL")
     assert len(prices.frame) == 2335
     assert list(prices.frame.columns) == ["open", "high", "low", "close", "volume"]
@@ -44,7 +43,6 @@ def test_packaged_daily_stock() -> None:
 
 
 def test_packaged_hourly_currency_reads_day_before_month() -> None:
-    pytest.importorskip("gym_anytrading")
     prices = load_prices("gym_anytrading:EURUSD")
     assert len(prices.frame) == 6225
     assert (prices.symbol, prices.timeframe, prices.periods_per_year) == ("EURUSD", "1h", 6240.0)
@@ -53,7 +51,6 @@ def test_packaged_hourly_currency_reads_day_before_month() -> None:
 
 
 def test_the_caller_may_override_the_convention_of_a_package() -> None:
-    pytest.importorskip("gym_anytrading")
     prices = load_prices(
         "gym_anytrading:EURUSD", symbol="EUR", timeframe="60m", periods_per_year=6048, columns=["close"]
     )
@@ -73,7 +70,6 @@ def test_an_unknown_packaged_name_lists_the_known_ones() -> None:
 
 
 def test_loading_packaged_data_does_not_import_the_package() -> None:
-    pytest.importorskip("gym_anytrading")
     code = (
         "import sys; from drl_ray_tracking.training.data import load_prices; load_prices('gym_anytrading:GOOGL');"
         "print(sorted({'gym_anytrading', 'ray', 'mlflow', 'torch', 'matplotlib'} & set(sys.modules)))"
