@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from drl_ray_tracking.errors import TrackingError
+from drl_ray_tracking.errors import ConfigurationError, TrackingError
 from drl_ray_tracking.names import DEFAULT_METRIC
+
+if TYPE_CHECKING:
+    from drl_ray_tracking.training.config import SweepConfig
+    from drl_ray_tracking.training.start import StartingPoint
 
 app = typer.Typer(
     name="drl-track",
@@ -32,7 +39,21 @@ TrackingUri = Annotated[
 
 
 Mode = Literal["max", "min"]
-At = Literal["last", "best"]
+At = Literal["last", "best", "budget"]
+Experiment = Annotated[str, typer.Argument(help="The MLflow experiment's name or id; with --tune Tune's directory.")]
+Metric = Annotated[
+    str | None, typer.Option(help="By its MLflow name or its Tune path; default what the sweep was tuned on.")
+]
+BetterIs = Annotated[Mode | None, typer.Option("--mode", help="Whether more is better; default as it was tuned.")]
+By = Annotated[str, typer.Option(help="What groups trials: config_hash, a parameter or a tag.")]
+Counts = Annotated[
+    At, typer.Option("--at", help="Which of a trial's values counts: the last, the best, or that at equal budget.")
+]
+Budget = Annotated[int | None, typer.Option(help="Env steps, with --at budget; default what every trial reached.")]
+Sweep = Annotated[str | None, typer.Option(help="One sweep: its id, parent run, name, or 'latest'.")]
+Job = Annotated[str | None, typer.Option(help="One Ray job: its submission id or its job id.")]
+Where = Annotated[list[str] | None, typer.Option(help="Only trials with this tag: NAME=VALUE. Repeatable.")]
+FromTune = Annotated[bool, typer.Option("--tune", help="Read Tune's own result instead of MLflow.")]
 
 
 @app.callback()
@@ -43,72 +64,152 @@ def _root() -> None:
 @app.command()
 def train(
     config: Annotated[Path, typer.Argument(help="The sweep's YAML file, such as configs/demo.yaml.")],
-    report: Annotated[Path | None, typer.Option(help="Also write the comparison and its pictures here.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Also write the report into this folder.")] = None,
+    resume: Annotated[
+        str | None, typer.Option(help="Go on with a sweep of this file that was cut off: Tune's directory of it.")
+    ] = None,
 ) -> None:
     """Trains a sweep, tracks it, compares its trials, and says where everything is."""
     from drl_ray_tracking.training.config import load_config
     from drl_ray_tracking.training.sweep import run_sweep, sweep_summary
 
     settings = load_config(config)
-    outcome = run_sweep(settings, base_dir=config.resolve().parent, console=_console)
+    folder = config.resolve().parent
+    outcome = run_sweep(settings, base_dir=folder, console=_console, start=_start(settings, folder), resume=resume)
+    if settings.wants_test or settings.ensembles:
+        from drl_ray_tracking.training.market import load_markets
+        from drl_ray_tracking.training.rllib_service import after_training
+
+        after_training(outcome, settings, load_markets(settings, folder), _console)
     if outcome.delivered:
         for sweep_id in outcome.sweep_ids:
-            _compare(
-                outcome.experiment,
-                outcome.tracking_uri,
-                settings.objective.metric,
-                settings.objective.mode,
-                sweep=sweep_id,
-                report=report,
-            )
+            view = View(settings.objective.metric, settings.objective.mode)
+            _compare(outcome.experiment, outcome.tracking_uri, view, Choice(sweep=sweep_id), report=report)
     for line in sweep_summary(outcome):
         _console.print(line, highlight=False, soft_wrap=True)
     if outcome.errors:
         raise typer.Exit(1)
 
 
-@app.command()
-def compare(
-    experiment: Annotated[str, typer.Argument(help="The MLflow experiment's name or id.")],
-    tracking_uri: TrackingUri = None,
-    metric: Annotated[str, typer.Option(help="By its MLflow name or its Tune path.")] = DEFAULT_METRIC,
-    mode: Annotated[Mode, typer.Option(help="Whether more is better.")] = "max",
-    by: Annotated[str, typer.Option(help="What groups trials: config_hash, a parameter or a tag.")] = "config_hash",
-    at: Annotated[At, typer.Option(help="Which of a trial's values counts.")] = "last",
-    sweep: Annotated[str | None, typer.Option(help="One sweep: its id, parent run, name, or 'latest'.")] = None,
-    publish: Annotated[bool, typer.Option(help="Write table and pictures onto the parent run.")] = True,
-    report: Annotated[Path | None, typer.Option(help="Also write the comparison and its pictures here.")] = None,
-) -> None:
-    """Compares the trials of an experiment, seed by seed, and says what may be concluded."""
+def _start(settings: SweepConfig, folder: Path) -> StartingPoint | None:
+    """Returns where the trials of a configuration begin; None where they begin with random weights."""
+    if settings.start_from is None:
+        return None
+    from drl_ray_tracking.models.continuation import starting_point
     from drl_ray_tracking.tracking.target import resolve_target
 
-    uri = resolve_target(tracking_uri).uri
-    _compare(experiment, uri, metric, mode, by=by, at=at, sweep=sweep, publish_it=publish, report=report)
+    uri = resolve_target(settings.tracking.uri).uri
+    return starting_point(settings.start_from, base_dir=folder, storage=settings.storage, tracking_uri=uri)
+
+
+@app.command()
+def compare(
+    experiment: Experiment,
+    tracking_uri: TrackingUri = None,
+    metric: Metric = None,
+    mode: BetterIs = None,
+    by: By = "config_hash",
+    at: Counts = "last",
+    budget: Budget = None,
+    sweep: Sweep = None,
+    job: Job = None,
+    where: Where = None,
+    tune: FromTune = False,
+    publish: Annotated[bool, typer.Option(help="Write table and pictures onto the parent run.")] = True,
+    report: Annotated[Path | None, typer.Option(help="Also write the report into this folder.")] = None,
+) -> None:
+    """Compares the trials of an experiment, seed by seed, and says what may be concluded."""
+    view, chosen = View(metric, mode, by, at, budget), Choice(sweep, job, _pairs("--where", where))
+    store = _store(tracking_uri, tune)
+    _compare(experiment, store, view, chosen, publish_it=publish, page=False, report=report)
+
+
+@app.command()
+def report(
+    experiment: Experiment,
+    tracking_uri: TrackingUri = None,
+    metric: Metric = None,
+    mode: BetterIs = None,
+    by: By = "config_hash",
+    at: Counts = "last",
+    budget: Budget = None,
+    sweep: Sweep = None,
+    job: Job = None,
+    where: Where = None,
+    tune: FromTune = False,
+    publish: Annotated[bool, typer.Option(help="Log it on the parent run as well.")] = True,
+    output: Annotated[Path | None, typer.Option(help="The folder; default report-EXPERIMENT here.")] = None,
+) -> None:
+    """Writes the report of an experiment: one HTML file that works offline, beside it Markdown, CSV and pictures."""
+    view, chosen = View(metric, mode, by, at, budget), Choice(sweep, job, _pairs("--where", where))
+    name = re.sub(r"[^\w.-]+", "-", experiment.rstrip("/").rpartition("/")[2]).strip("-.") or "experiment"
+    folder = output or Path(f"report-{name}")
+    _compare(experiment, _store(tracking_uri, tune), view, chosen, publish_it=publish, report=folder)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which trials of an experiment are meant; nothing given means all of them."""
+
+    sweep: str | None = None
+    job: str | None = None
+    where: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class View:
+    """How trials are compared; without a metric, by what the sweep was tuned on."""
+
+    metric: str | None = None
+    mode: Mode | None = None
+    by: str = "config_hash"
+    at: At = "last"
+    budget: int | None = None
+
+
+def _store(tracking_uri: str | None, tune: bool) -> str | None:
+    """Returns the MLflow store, or None where Tune's own files are meant."""
+    from drl_ray_tracking.tracking.target import resolve_target
+
+    return None if tune else resolve_target(tracking_uri).uri
 
 
 def _compare(
     experiment: str,
-    tracking_uri: str,
-    metric: str,
-    mode: Mode,
+    tracking_uri: str | None,
+    view: View,
+    chosen: Choice,
     *,
-    by: str = "config_hash",
-    at: At = "last",
-    sweep: str | None = None,
     publish_it: bool = True,
+    page: bool = True,
     report: Path | None = None,
 ) -> None:
     from drl_ray_tracking.analysis.compare import compare as compare_runs
     from drl_ray_tracking.analysis.publish import publish, write_report
     from drl_ray_tracking.analysis.runs import load_runs
+    from drl_ray_tracking.analysis.runset import RunSet, objective_of
+    from drl_ray_tracking.analysis.verdict import judged
 
-    runs = load_runs(tracking_uri, experiment, sweep=sweep, metrics=[metric])
-    comparison = compare_runs(runs, metric=metric, mode=mode, by=by, at=at)
+    if tracking_uri is None:
+        if chosen != Choice():
+            raise ConfigurationError(
+                "--sweep, --job and --where choose among MLflow's runs: leave them out with --tune"
+            )
+        runs, everything = RunSet.from_tune(experiment), None
+    else:
+        runs = load_runs(tracking_uri, experiment, sweep=chosen.sweep, job=chosen.job, where=chosen.where, metrics=[])
+        # Other sweeps on the same bars were tries too: what was chosen was chosen from them as well.
+        everything = load_runs(tracking_uri, experiment, metrics=[]) if chosen != Choice() else runs
+    tuned_on, better = objective_of(runs)
+    metric, mode = view.metric or tuned_on, view.mode or (better if view.metric is None else "max")
+    compared = compare_runs(runs, metric=metric, mode=mode, by=view.by, at=view.at, budget=view.budget)
+    comparison = judged(compared, runs, everything)
     _console.print(comparison.to_rich())
-    if publish_it:
-        publish(comparison, runs, tracking_uri=tracking_uri)
+    title = experiment.rstrip("/").rpartition("/")[2] if tracking_uri is None else experiment
+    if publish_it and tracking_uri is not None:
+        publish(comparison, runs, tracking_uri=tracking_uri, title=title, page=page)
     if report is not None:
-        _console.print(f"report: {write_report(comparison, runs, report)}", highlight=False, soft_wrap=True)
+        _line(f"report: {write_report(comparison, runs, report, title)}")
 
 
 @app.command()
@@ -150,12 +251,95 @@ def import_tune(
 
 
 @app.command()
+def promote(
+    experiment: Annotated[str, typer.Argument(help="The MLflow experiment's name or id.")],
+    config: Annotated[Path, typer.Option(help="Name of the model, window and gates, such as configs/promote.yaml.")],
+    tracking_uri: TrackingUri = None,
+    metric: Annotated[str, typer.Option(help="What the best checkpoint is chosen by.")] = DEFAULT_METRIC,
+    mode: Annotated[Mode, typer.Option(help="Whether more is better.")] = "max",
+    sweep_config: Annotated[Path | None, typer.Option(help="The sweep's YAML, where its runs do not keep it.")] = None,
+) -> None:
+    """Registers the best checkpoint; it becomes champion if it passes every gate. Exit code 1 if it does not."""
+    from drl_ray_tracking.models.gates import load_promotion
+    from drl_ray_tracking.models.promotion import promote as promote_best
+    from drl_ray_tracking.tracking.target import resolve_target
+
+    uri = resolve_target(tracking_uri).uri
+    done = promote_best(uri, experiment, load_promotion(config), metric=metric, mode=mode, sweep_config=sweep_config)
+    _line(f"{done.model} version {done.version}\n{done.text}")
+    if not done.champion:
+        raise typer.Exit(1)
+
+
+@app.command()
+def reproduce(
+    run_id: Annotated[str, typer.Argument(help="A trial's MLflow run.")],
+    tracking_uri: TrackingUri = None,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE: a searched key that shall differ; repeat it.")
+    ] = None,
+    sweep_config: Annotated[Path | None, typer.Option(help="The sweep's YAML, where its runs do not keep it.")] = None,
+) -> None:
+    """Trains a recorded trial again and compares every metric. Exit code 1 where one differs."""
+    from drl_ray_tracking.models.reproduce import reproduce as train_again
+    from drl_ray_tracking.tracking.target import resolve_target
+
+    uri = resolve_target(tracking_uri).uri
+    done = train_again(uri, run_id, changes=_pairs("--set", change), sweep_config=sweep_config)
+    for difference in done.differences:
+        _line(f"not as it was: {difference}")
+    for row in done.rows:
+        if row.agreement != "equal":
+            _line(f"{row.agreement}: {row.metric} recorded {row.recorded}, now {row.new}")
+    equal = sum(row.agreement == "equal" for row in done.rows)
+    _line(f"{equal} of {len(done.rows)} metrics are equal")
+    if not done.agrees:
+        raise typer.Exit(1)
+
+
+@app.command()
+def submit(
+    config: Annotated[Path, typer.Argument(help="The sweep's YAML file; it and the data file it names are sent.")],
+    address: Annotated[
+        str | None, typer.Option(help="The head's dashboard; default $RAY_API_SERVER_ADDRESS, else this machine's.")
+    ] = None,
+    tracking_uri: Annotated[
+        str | None, typer.Option("--tracking-uri", help="The MLflow server, as the cluster's head reaches it.")
+    ] = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Return at once instead of following the log.")] = False,
+    working_dir: Annotated[
+        Path | None, typer.Option(help="Send this folder whole instead; the configuration lies in it.")
+    ] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(help="A variable of the job: NAME=VALUE. Repeatable; no secrets.")
+    ] = None,
+    submission_id: Annotated[str | None, typer.Option(help="The job's id; default a new one.")] = None,
+    python: Annotated[str, typer.Option(help="The interpreter's command on the head.")] = "python",
+) -> None:
+    """Runs a sweep as a job of a Ray cluster; the exit code is the job's."""
+    from drl_ray_tracking.training.submit import Submission
+    from drl_ray_tracking.training.submit import submit as submit_job
+
+    variables = _pairs("--env", env)
+    request = Submission(config, address, tracking_uri, working_dir, variables, submission_id, python)
+    raise typer.Exit(submit_job(request, _line, follow=not detach))
+
+
+@app.command()
 def doctor(tracking_uri: TrackingUri = None) -> None:
     """Looks at everything tracking rests on and says what to do; exit code 1 where something is wrong."""
     from drl_ray_tracking.tracking.doctor import examine
 
     if not examine(tracking_uri, _line):
         raise typer.Exit(1)
+
+
+def _pairs(option: str, given: Sequence[str] | None) -> dict[str, str]:
+    """Returns repeated NAME=VALUE options as a mapping."""
+    wrong = [text for text in given or () if not text.partition("=")[0] or "=" not in text]
+    if wrong:
+        raise ConfigurationError(f"{option} takes NAME=VALUE but got {', '.join(map(repr, wrong))}")
+    return {text.partition("=")[0]: text.partition("=")[2] for text in given or ()}
 
 
 def _line(text: str) -> None:

@@ -44,6 +44,8 @@ _NOT_IDENTITY: Final = (
     "*_resources*",
     "local_gpu_idx",
     "callbacks*",
+    "simple_optimizer",  # RLlib resolves it by itself
+    "__std*_file__",
     "log_level",
     "log_gradients",
     "log_sys_usage",

@@ -6,7 +6,9 @@ tracking side publishes MLflow names, the analysis side accepts either. Pure sta
 What a run in MLflow carries
     Metrics: `train/...`, `eval/...` (episodes and trading), `learner/<module>/...`, `stability/...`,
     `progress/...`, `perf/...`, `hparam/<name>` (a parameter that changed while the trial ran, from its first
-    value on), and on the parent run `tracker/...` (lag, queue, retries, refused runs, lost events).
+    value on), and on the parent run `tracker/...` (lag, queue, retries, refused runs, lost events) and
+    `system/<node>/...` (percent and GB, over seconds since the driver started).
+    Artifacts: the files listed under "files" below; what `log_artifact` was given stands where it was told to.
     Parameters: the search space and what differs from the algorithm's defaults.
     Tags: the TAG_... below, with what each means; a trial that changed has `hparam.<name>` with the last value;
     `drl.alert.<what>` is one of collapsed, entropy_collapsed, non_finite_losses and learning_rate (a learner's
@@ -14,7 +16,7 @@ What a run in MLflow carries
 
 What the user chooses (keywords of `MLflowTrackingCallback`)
     `names`, `include`, `exclude` for metrics; `param_include`, `param_exclude` for parameters; `tags` on every
-    run; `run_name`, a pattern of {algorithm} {market} {timeframe} {seed} {hash} {trial_id} {env}; `sweep_name`;
+    run; `run_name`, a pattern of {algorithm} {market} {timeframe} {fold} {seed} {hash} {trial_id} {env}; `sweep_name`;
     `artifact_location`.
 """
 
@@ -42,6 +44,8 @@ SERIES: Final = "series"
 CARRY: Final = "drl_objective_carry"
 CURVE: Final = "drl_learning_curve"  # carried from iteration to iteration; never in a result
 STABILITY: Final = "stability"
+RULES: Final = "rules"  # rules/passed (1 or 0), and what rules are about that no other metric has
+SYSTEM: Final = "system"  # on the parent run: what every node is busy with
 CAPTURE_ERRORS: Final = "capture/errors"
 OBJECTIVE_STATE: Final = "objective_state"
 EVALUATED: Final = "evaluated"
@@ -54,9 +58,20 @@ OBJECTIVE_CARRIED: Final = 2.0
 OBJECTIVE_UNDEFINED: Final = 3.0
 
 # --- MLflow tags ---------------------------------------------------------------------------------------
-TAG_ROLE: Final = "drl.role"  # "sweep" on the parent, "trial" on a child, "manual" from ExperimentService
+TAG_ROLE: Final = "drl.role"  # "sweep" on the parent, "trial" on a child, "fold" between them in a walk-forward
+TAG_CONTINUED_FROM: Final = "drl.continued_from"  # the checkpoint or model whose weights training began with
+TAG_CONTINUED_RUN: Final = "drl.continued_from.run_id"  # the run that checkpoint is of, where that is known
+TAG_CONTINUED_STEP: Final = "drl.continued_from.step"  # its env steps
+TAG_MANUAL: Final = "drl.manual"  # "true" on what ExperimentService made: a session is its sweep
+TAG_NOTE: Final = "mlflow.note.content"  # what MLflow shows as a run's description
+TAG_SESSION: Final = "drl.session"  # of a manual run: the name of its session
+TAG_SESSION_END: Final = "drl.session_end"  # on a session: Unix ms at which a process last spoke, and how it ended
 TAG_SWEEP_ID: Final = "drl.sweep_id"
 TAG_TRIAL_ID: Final = "drl.trial_id"
+TAG_FOLD: Final = "drl.fold"  # of a walk-forward: its trials stand below a run of their fold
+TAG_AGENT: Final = "drl.agent"  # which of a sweep's agents a trial is one of
+TAG_VERDICT: Final = "drl.verdict"  # + "." + agent, on a walk-forward's parent: what its test bars say
+TAG_SWEEP_RUN: Final = "drl.sweep_run_id"  # on a trial below a fold, or a run below another: the run of its sweep
 TAG_EPOCH: Final = "drl.epoch"
 TAG_ATTEMPTS: Final = "drl.attempts"
 TAG_CONFIG_HASH: Final = "drl.config_hash"
@@ -86,10 +101,37 @@ TAG_LINEAGE: Final = "drl.lineage"  # JSON, a list of [started_ms, step, donor t
 TAG_PUBLISH: Final = "drl.publish"  # "checkpointed" where results without a checkpoint are left out
 TAG_IMPORTED: Final = "drl.imported"  # the directory an import was read from
 TAG_ERROR: Final = "drl.error"
+TAG_TEST_EVALUATIONS: Final = "drl.test_evaluations"  # + "." + window id, on an experiment: JSON, see analysis.budget
+TAG_HISTORIES: Final = "drl.histories"  # JSON, the seal of HISTORIES_ARTIFACT; empty: reopened since, see trials.sealed
+TAG_BUNDLES: Final = "drl.histories_of_trials"  # on the parent: JSON, names of zip files with its trials' histories
 TAG_DEGRADED: Final = "tracking.degraded"
+TAG_LEFT_OUT: Final = "tracking.files_left_out"  # + "." + which: why files of a run are not among its artifacts
+
+# --- MLflow tags of checkpoints: they are on models, not on runs ----------------------------------------
+TAG_CHECKPOINT: Final = "drl.checkpoint"  # what a checkpoint is found by: a hash of its run, URI and step
+TAG_CHECKPOINT_URI: Final = "drl.checkpoint.uri"  # where Tune keeps it
+TAG_CHECKPOINT_STEP: Final = "drl.checkpoint.step"  # env steps
+TAG_CHECKPOINT_ITERATION: Final = "drl.checkpoint.iteration"
+TAG_CHECKPOINT_DIGEST: Final = "drl.checkpoint.digest"  # sha256 over its files' names and contents
+TAG_CHECKPOINT_SCORE: Final = "drl.checkpoint.score"  # what uploads are kept by: higher is better
+TAG_CHECKPOINT_GONE: Final = "drl.checkpoint.gone"  # Tune has deleted it: where that was noticed
+TAG_MODEL_ROLE: Final = "drl.model.role"  # MODEL_POINTER or MODEL_UPLOADED
+TAG_MODEL_SOURCE: Final = "drl.model.source"  # on an upload: the id of its pointer
+TAG_MODEL_RUN: Final = "drl.model.run"  # the trial's run
+TAG_MODEL_LOADABLE: Final = "drl.model.loadable"  # on an upload: "true", or why it is only files
+MODEL_POINTER: Final = "pointer"
+MODEL_UPLOADED: Final = "uploaded"
+TAG_MODEL_PARENT: Final = "drl.model.parent"  # on a version: the model or checkpoint whose weights training began with
+TAG_MODEL_BEFORE: Final = "drl.model.champion_before"  # on a version: the version that was champion before it
+TAG_MODEL_VERSION: Final = "drl.model.semantic_version"
+TAG_RUN: Final = "drl.run_id"  # on a version: the trial it comes from
+TAG_PROMOTION: Final = "drl.promotion"  # on a version: "champion", or "refused" and why
+TAG_GATE: Final = "drl.gate"  # + ".min_trades" and so on: "passed" or "failed", value and threshold
+TAG_RULES: Final = "drl.rules"  # "passed", or "failed: " and which
+TAG_RULE: Final = "drl.rule"  # + ".max_daily_loss" and so on: "passed" or "failed", value and threshold
 ROLE_SWEEP: Final = "sweep"
 ROLE_TRIAL: Final = "trial"
-ROLE_MANUAL: Final = "manual"
+ROLE_FOLD: Final = "fold"
 
 # --- why a run ended: values of TAG_END_REASON ---------------------------------------------------------
 END_COMPLETED: Final = "completed"  # the trainable returned
@@ -107,13 +149,29 @@ END_RECONCILED: Final = "no heartbeat"  # written by `drl-track reconcile`
 
 # --- files -----------------------------------------------------------------------------------------------
 IDENTITY_FILE: Final = "drl_sweep.json"  # in Tune's experiment directory
+TRIALS_FILE: Final = "drl_trials.json"  # beside it: how the sweep's trials are tracked, see trials.tracked
 SERIES_DIR: Final = "drl_series"  # in a trial's storage: one Parquet file per evaluation
-SERIES_ARTIFACT: Final = "series"  # the same files, as artifacts of the run
+SERIES_ARTIFACT: Final = "series"  # artifact folder of a run: the next three
+SERIES_FILE: Final = "evaluations.parquet"  # every bar of every evaluation
+BEST_EPISODE_FILE: Final = "best_episode.parquet"  # the evaluation episode with the highest return, all columns
+WORST_EPISODE_FILE: Final = "worst_episode.parquet"
+FILES_DIR: Final = "drl_files"  # in a trial's storage: what `log_artifact` left for the run, as it is to appear there
+TENSORBOARD_ARTIFACT: Final = "tensorboard"  # artifact folder of a run: the event files that Tune's logger wrote
+PICTURES_ARTIFACT: Final = "pictures"  # artifact folder of a run: drawn when a trial has ended
+MATERIAL_FILE: Final = "run.json"  # what a run's pictures are drawn from, beside its series; no artifact
+SYMBOLS_ARTIFACT: Final = "symbols.csv"  # a row for each symbol of the last evaluation
+HISTORIES_ARTIFACT: Final = "histories.parquet"  # every point of a trial's run, once it has ended
+OUT_OF_SAMPLE_ARTIFACT: Final = "out_of_sample"  # on a walk-forward's parent: equity, agents, folds and bars, pooled
+CHECKPOINT_FOLDER: Final = "checkpoint"  # what fetching a checkpoint's files is called; no artifact of a run
 CONFIG_ARTIFACT: Final = "config.json"
 DIFF_ARTIFACT: Final = "git.diff"
+SWEEP_ARTIFACT: Final = "sweep.yaml"  # on the parent run: the configuration `drl-track train` was given, one agent
+VERSIONS_ARTIFACT: Final = "versions.txt"  # on the parent run: every installed distribution, as name==version
 ERROR_ARTIFACT: Final = "error.txt"
 
 DEFAULT_METRIC: Final = "eval/trading/sharpe"
+# Every evaluation has it, also where a KPI of it is undefined and so absent: which evaluations there were.
+EVALUATION_MARKER: Final = "eval/weights_step"
 
 _LEARNER_RENAMES: Final[Mapping[str, str]] = {
     "vf_loss": "value_loss",
@@ -141,6 +199,22 @@ _LEARNER_KEPT: Final = frozenset(
         "critic_loss",
         "actor_loss",
     }
+)
+# What a trial's own picture of learning curves shows, the most wanted first.
+LEARNING_CURVES: Final = (
+    "train/episode/return_mean",
+    "eval/episode/return_mean",
+    "eval/trading/sharpe",
+    "eval/trading/total_return",
+    "eval/trading/max_drawdown",
+    "learner/*/entropy",
+    "learner/*/kl",
+    "learner/*/policy_loss",
+    "learner/*/value_loss",
+    "learner/*/total_loss",
+    "eval/action/*",
+    "train/rllib/episode_return_mean",
+    "eval/rllib/episode_return_mean",
 )
 USER_GROUP: Final = "user"
 CAPTURED_GROUPS: Final = (
@@ -206,6 +280,11 @@ _RLLIB_FALLBACK: Final = (
     "episode_return_min",
     "episode_len_mean",
 )
+
+
+def sweep_run(tags: Mapping[str, str]) -> str | None:
+    """Returns the run of a trial's sweep, whether its run stands right below or below a fold's; None without one."""
+    return tags.get(TAG_SWEEP_RUN) or tags.get("mlflow.parentRunId")
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -329,13 +408,61 @@ def legal_metric_name(name: str) -> str:
     return legal
 
 
+_ILLEGAL_IN_FILE = re.compile(r"[%#?:\\\x00-\x1f\x7f\ud800-\udfff]")
+_ESCAPED = re.compile(r"_x([0-9a-f]*)_")
+_LONGEST_FILE_NAME = 255  # bytes, of one part of a path, on the file systems people have
+
+
+def legal_artifact_path(path: str) -> str:
+    """Returns a path below a run's artifacts that MLflow's client, servers and file systems take as it is.
+
+    MLflow's client does not quote paths: over HTTP `#` and `?` cut a name off, `%2f` becomes a folder. Such
+    characters become `_xHH_`, as in `legal_metric_name`; a part too long for a file system is cut and hashed.
+    """
+    return "/".join(_legal_file_name(part) for part in path.split("/") if part not in ("", "."))
+
+
+def leads_out(folder: str) -> bool:
+    """Tells whether an artifact folder that somebody gave leads out of the run's artifacts."""
+    return folder.startswith("/") or ".." in folder.split("/")
+
+
+def _legal_file_name(name: str) -> str:
+    legal = name
+    # A name that looks escaped is escaped, too, or it might be taken for another one.
+    if _ILLEGAL_IN_FILE.search(name) or _ESCAPED.search(name) or name != name.strip(" ") or name == "..":
+        legal = _ILLEGAL_IN_FILE.sub(lambda match: _escape(match.group()), re.sub("_(?=x)", _escape("_"), name))
+        legal = _OUTER_SPACE.sub(lambda match: _escape(match.group()), legal)
+        legal = _escape("..") if legal == ".." else legal
+    if len(legal.encode()) > _LONGEST_FILE_NAME:
+        suffix = f"-{hash_text(name):08x}"
+        legal = legal.encode()[: _LONGEST_FILE_NAME - len(suffix)].decode(errors="ignore") + suffix
+    return legal
+
+
 def original_metric_name(legal: str) -> str:
     """Returns the name `legal_metric_name` was given."""
-    return re.sub(r"_x([0-9a-f]*)_", lambda match: chr(int(match.group(1), 16)) if match.group(1) else "", legal)
+    return _ESCAPED.sub(lambda match: chr(int(match.group(1), 16)) if match.group(1) else "", legal)
 
 
 def _escape(text: str) -> str:
     return "".join(f"_x{ord(character):x}_" for character in text)
+
+
+def hparam_values(params: Mapping[str, str]) -> dict[str, float]:
+    """Returns the metrics of those hyperparameters that are numbers; their keys are legal names."""
+    found: dict[str, float] = {}
+    for key, text in params.items():
+        name = f"hparam/{key}"
+        if len(name) > _MAX_KEY:
+            name = f"{name[: _MAX_KEY - 9]}-{hash_text(name):08x}"
+        try:
+            number = finite(float(text))
+        except ValueError:
+            continue
+        if number is not None:
+            found[name] = number
+    return found
 
 
 def hash_text(text: str) -> int:

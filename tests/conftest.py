@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from hypothesis import settings
 
-from tests.network import free_port
+from tests.servers import Server, running, s3_server
 
 # A developer's run looks for new examples; CI's repeats the same ones, so that a red run is the change's doing.
 settings.register_profile("ci", derandomize=True)
@@ -24,17 +20,6 @@ if os.environ.get("CI"):
     settings.load_profile("ci")
 
 _CREDENTIALS = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_EXPERIMENT_ID", "MLFLOW_TRACKING_TOKEN")
-
-
-def wait_until(condition: Callable[[], Any], *, timeout_s: float, what: str) -> Any:
-    """Polls until a condition holds and returns what it returned; fails with `what` after the deadline."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        outcome = condition()
-        if outcome:
-            return outcome
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
-        time.sleep(0.05)
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +30,16 @@ def isolated_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     home = tmp_path / "drl_home"
     monkeypatch.setenv("DRL_TRACK_HOME", str(home))
     return home
+
+
+@pytest.fixture(autouse=True)
+def _patient_delivery(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a sweep's end waits for delivery, it waits as long as a machine that many share may need."""
+    if request.node.get_closest_marker("ray") is not None:
+        from drl_ray_tracking import MLflowTrackingCallback
+
+        defaults = MLflowTrackingCallback.__init__.__kwdefaults__
+        monkeypatch.setitem(defaults, "drain_timeout_s", 10 * defaults["drain_timeout_s"])
 
 
 @pytest.fixture(scope="session")
@@ -74,34 +69,17 @@ def mlflow_server(tmp_path_factory: pytest.TempPathFactory, _empty_database: Pat
     """The address of a real MLflow server over SQLite; tests keep apart by experiment names of their own."""
     folder = tmp_path_factory.mktemp("server")
     shutil.copy(_empty_database, folder / "mlflow.db")
-    port = free_port()
-    command = [
-        sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
-        "--backend-store-uri", f"sqlite:///{folder}/mlflow.db",
-        "--serve-artifacts", "--artifacts-destination", str(folder / "artifacts"),
-    ]  # fmt: skip
-    with (folder / "server.log").open("wb") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
-    address = f"http://127.0.0.1:{port}"
+    with running(Server(folder)) as server:
+        yield server.address
 
-    def answers() -> bool:
-        assert server.poll() is None, (folder / "server.log").read_text()[-2000:]
-        try:
-            with urllib.request.urlopen(f"{address}/health", timeout=2) as reply:
-                return bool(reply.status == 200)
-        except OSError:
-            return False
 
-    try:
-        wait_until(answers, timeout_s=90, what="the MLflow server answers")
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """An S3-compatible server with a bucket `sweeps`; yields host:port."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-nobody-may-write-down")
+    with s3_server(tmp_path, "sweeps") as address:
         yield address
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        try:
-            server.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait(timeout=10)
 
 
 @pytest.fixture(scope="session")

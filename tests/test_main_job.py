@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
-from drl_ray_tracking import compare, load_runs, names
+from drl_ray_tracking import RunSet, compare, load_runs, names
+from drl_ray_tracking.analysis.sameness import differences
+from drl_ray_tracking.analysis.verdict import judged
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow]
 DEMO = Path(__file__).parents[1] / "configs" / "demo.yaml"
@@ -77,7 +82,8 @@ def test_one_parent_run_and_its_trials_nested_and_finished(trained: Trained) -> 
     assert len(trained.trials) == 3
     assert {run.info.status for run in trained.runs} == {"FINISHED"}
     assert {run.data.tags["mlflow.parentRunId"] for run in trained.trials} == {trained.parent.info.run_id}
-    assert not list((trained.folder / "home" / "journals").iterdir()), "a journal delivered in full is gone"
+    left = trained.folder / "home" / "journals"
+    wait_until(lambda: not list(left.iterdir()), timeout_s=120, what="the courier has drawn and its journal is gone")
 
 
 def test_names_tags_and_parameters_say_which_trial_it_is(trained: Trained) -> None:
@@ -131,6 +137,67 @@ def test_the_full_configuration_is_an_artifact_and_plain_json(trained: Trained, 
     config = json.loads(Path(path).read_text())
     assert len(config) > 200
     assert "0x" not in json.dumps(config), "no memory address is written down"
+
+
+def tune_folder(trained: Trained) -> Path:
+    (folder,) = (trained.folder / "results").glob("demo-ppo-*")
+    return folder
+
+
+def assert_the_same(read: RunSet, trained: Trained) -> None:
+    """The store and Tune's own files tell the same of every trial, and so does what is concluded from either."""
+    stored = load_runs(trained.store, "demo", metrics=["*"])
+    assert differences(stored, read) == []
+    assert stored.equals(read) and len(read) == 3 and read.notes == () and read.unreadable == ()
+    ours, theirs = (judged(compare(runs), runs) for runs in (stored, read))
+    columns = [column for column in ours.groups if column != "best_run_id"]
+    assert ours.groups[columns].to_dict() == theirs.groups[columns].to_dict()
+    assert ours.findings == theirs.findings and ours.notes == theirs.notes
+    assert ours.verdict is not None and theirs.verdict is not None
+    numbers = [{one.name: one.shown for one in done.verdict.numbers} for done in (ours, theirs) if done.verdict]
+    assert numbers[0].pop("test_evaluations") == "0" and numbers[0] == numbers[1] != {}
+    for trial_id, run_id in zip(stored.runs["trial_id"], stored.runs.index, strict=True):
+        one, other = (bars.sort_values(["iteration", "episode", "bar"], ignore_index=True)
+                      for bars in (stored.series(run_id), read.series(trial_id)))  # fmt: skip
+        pd.testing.assert_frame_equal(one, other)
+
+
+def test_tunes_own_result_reads_as_the_store_does(trained: Trained) -> None:
+    from ray.tune import ExperimentAnalysis, ResultGrid
+
+    analysis = ExperimentAnalysis(str(tune_folder(trained)))
+    for source in (tune_folder(trained), str(tune_folder(trained)), analysis, ResultGrid(analysis)):
+        assert_the_same(RunSet.from_tune(source), trained)
+
+
+def test_a_tune_result_in_an_object_store_reads_the_same(trained: Trained, s3: str) -> None:
+    from pyarrow.fs import LocalFileSystem, S3FileSystem, copy_files
+
+    bucket = S3FileSystem(endpoint_override=s3, scheme="http", region="us-east-1")
+    copy_files(
+        str(tune_folder(trained)), "sweeps/exp", source_filesystem=LocalFileSystem(), destination_filesystem=bucket
+    )
+    assert_the_same(RunSet.from_tune(f"s3://sweeps/exp?endpoint_override={s3}&scheme=http&region=us-east-1"), trained)
+    assert_the_same(RunSet.from_tune("sweeps/exp", filesystem=bucket), trained)
+
+
+def test_without_the_trackers_files_a_result_says_what_it_lacks(trained: Trained, tmp_path: Path) -> None:
+    folder = tmp_path / "untracked"
+    shutil.copytree(tune_folder(trained), folder)
+    for name in (names.IDENTITY_FILE, names.TRIALS_FILE):
+        (folder / name).unlink()
+    read = RunSet.from_tune(folder)
+    assert "was not tracked while it ran" in read.notes[0]
+    assert len([column for column in read.runs if str(column).startswith("param.")]) == 1, "the seed alone is searched"
+    assert compare(read).groups["n_seeds"].to_list() == [3]
+
+
+def test_every_trials_points_are_sealed_and_read_without_asking_for_a_metric(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(MlflowClient, "get_metric_history", None)
+    runs = load_runs(trained.store, "demo", metrics=["*"], cache=False)
+    assert runs.unreadable == () and set(runs.metrics) == set(runs.histories["metric"].unique())
 
 
 def test_the_comparison_is_printed_published_and_written(trained: Trained) -> None:

@@ -47,6 +47,44 @@ def test_two_names_never_become_one(given_names: list[str]) -> None:
     assert len({names.legal_metric_name(name) for name in given_names}) == len(given_names)
 
 
+@given(st.text(max_size=60) | st.text(alphabet="_x25f./ #?%\\\n:", max_size=20) | st.text(min_size=200, max_size=400))
+@example("../../x")
+@example("/etc/passwd")
+@example("a/./b//c")
+@example("\udcff")
+@example("漢" * 100)
+@example("data_x.csv")
+@example("a_x23_b/_x_")
+@example("a_x#")
+def test_an_artifacts_path_stays_in_its_place_and_can_be_had_back(path: str) -> None:
+    legal = names.legal_artifact_path(path)
+    parts = legal.split("/") if legal else []
+    assert ".." not in parts and "." not in parts and "" not in parts
+    assert all(len(part.encode()) <= 255 and part == part.strip(" ") for part in parts)
+    assert not set(legal) & set("#?%:\\\n\0")
+    given_parts = [part for part in path.split("/") if part not in ("", ".")]
+    for part, own in zip(parts, given_parts, strict=True):
+        assert names.original_metric_name(part) == own or len(part.encode()) > 240
+
+
+def test_plain_names_of_files_stay_as_they_are() -> None:
+    for path in ("plots/data_x.csv", "ünï 漢字.txt", "a..b/-c (1).png", "x_x1.tar.gz"):
+        assert names.legal_artifact_path(path) == path
+
+
+@given(st.lists(st.text(alphabet="ab_x23/.#", min_size=1, max_size=12), unique=True, max_size=8))
+@example(["a#b", "a_x23_b"])
+def test_two_artifacts_never_become_one(paths: list[str]) -> None:
+    wanted = {"/".join(part for part in path.split("/") if part not in ("", ".")) for path in paths}
+    assert len({names.legal_artifact_path(path) for path in paths}) == len(wanted)
+
+
+@pytest.mark.parametrize("folder", ["../x", "/x", "a/../../b", "..", "a/.."])
+def test_a_folder_that_leads_out_is_told(folder: str) -> None:
+    assert names.leads_out(folder)
+    assert not names.leads_out("a..b/c") and not names.leads_out("")
+
+
 @pytest.mark.parametrize("name", ["train/episode/return_mean", "eval/trading/by_symbol/GOOGL/sharpe", "Größe", "a b"])
 def test_a_readable_name_stays_as_it_is(name: str) -> None:
     assert names.legal_metric_name(name) == name

@@ -40,9 +40,9 @@ def test_the_two_line_adoption_runs_as_it_stands(tmp_path: Path) -> None:
 
 def test_the_commands_it_names_exist() -> None:
     commands = {command.name or command.callback.__name__ for command in cli.app.registered_commands}
-    assert set(re.findall(r"`drl-track (\w+)", README)) <= commands
+    assert set(re.findall(r"`drl-track ([\w-]+)", README)) <= commands
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    assert set(re.findall(r"^make (\w+)", README, re.MULTILINE)) <= targets
+    assert set(re.findall(r"^make ([\w-]+)", README, re.MULTILINE)) <= targets
 
 
 def test_the_files_it_links_are_there() -> None:

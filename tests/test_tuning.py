@@ -21,7 +21,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from drl_ray_tracking import instrument, names
 
-pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
+pytestmark = [pytest.mark.scenarios, pytest.mark.ray, pytest.mark.usefixtures("ray_session")]
 METRIC = "evaluation/env_runners/trading/sharpe"
 
 

@@ -1,7 +1,8 @@
 """How large a difference between two groups of seeds is, and how many seeds it takes to see it.
 
-Sources: Cohen, "Statistical Power Analysis for the Behavioral Sciences", 1988; Hedges, "Distribution Theory
-for Glass's Estimator of Effect Size", 1981; Colas, Sigaud, Oudeyer, "How Many Random Seeds?", 2018.
+Sources: Welch, "The Generalization of Student's Problem", 1947; Cohen, "Statistical Power Analysis for the Behavioral
+Sciences", 1988; Hedges, "Distribution Theory for Glass's Estimator of Effect Size", 1981; Colas, Sigaud, Oudeyer, "How
+Many Random Seeds?", 2018.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import math
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.special import gammaincinv, gammaln, ndtr, ndtri, stdtrit
+from scipy.special import gammaincinv, gammaln, ndtr, ndtri, stdtr, stdtrit
 
 from drl_ray_tracking.analysis.inputs import finite_number, finite_vector, is_flat, probability
 from drl_ray_tracking.errors import DataError
@@ -50,6 +51,26 @@ def hedges_g(x_R: ArrayLike, y_R: ArrayLike) -> float:
     freedom = len(finite_vector(x_R, "x_R", "run", 2)) + len(finite_vector(y_R, "y_R", "run", 2)) - 2
     correction = math.exp(gammaln(freedom / 2) - gammaln((freedom - 1) / 2)) / math.sqrt(freedom / 2)
     return cohens_d(x_R, y_R) * correction
+
+
+def welch_p_value(x_R: ArrayLike, y_R: ArrayLike) -> float:
+    """Returns the two-sided p-value of Welch's test that two groups have the same mean.
+
+    Args:
+        x_R: (run,), finite, at least 2 runs.
+        y_R: (run,), finite, at least 2 runs; the number may differ.
+
+    Raises:
+        DataError: a wrong shape, fewer than two runs, NaN, or no spread within the groups (undefined).
+    """
+    x = finite_vector(x_R, "x_R", "run", 2)
+    y = finite_vector(y_R, "y_R", "run", 2)
+    share_x, share_y = float(x.var(ddof=1)) / len(x), float(y.var(ddof=1)) / len(y)
+    error = math.sqrt(share_x + share_y)
+    if is_flat(error, max(abs(float(x.mean())), abs(float(y.mean())))):
+        raise DataError("x_R and y_R have no spread within the groups: nothing can be tested")
+    freedom = error**4 / (share_x**2 / (len(x) - 1) + share_y**2 / (len(y) - 1))
+    return float(2.0 * stdtr(freedom, -abs(float(x.mean() - y.mean())) / error))
 
 
 def _welch_power(seeds: int, distance: float, var_a: float, var_b: float, alpha: float) -> float:

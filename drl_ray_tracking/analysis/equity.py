@@ -66,18 +66,60 @@ def evaluation_at(series: pd.DataFrame, step: int | None = None) -> pd.DataFrame
     return last
 
 
-def equity_curves(bars: pd.DataFrame) -> list[EquityCurve]:
-    """Returns one curve a symbol, in the order of symbols.
+@dataclass(frozen=True, eq=False)
+class BarReturns:
+    """An evaluation bar by bar, its windows one after the other; (bar,) arrays without the first row of each window.
+
+    Attributes:
+        returns: equity over the equity before, minus 1; 0 after ruin.
+        costs: what was paid in the bar over the equity before it; None where no fee was recorded.
+        hold: price over the price before, minus 1; None without prices.
+    """
+
+    returns: FloatArray
+    costs: FloatArray | None
+    hold: FloatArray | None
+
+
+def bar_returns(bars: pd.DataFrame) -> BarReturns:
+    """Returns an evaluation's bar returns, its costs and those of buying and holding.
 
     Args:
         bars: one evaluation, as `evaluation_at` returned it.
     """
-    return [_curve(str(symbol), part) for symbol, part in bars.groupby("symbol", sort=True)]
+    parts = [part.sort_values("bar") for _, part in bars.groupby("episode", sort=True)]
+    equity = [_until_ruin(part["equity"].to_numpy(dtype=np.float64)) for part in parts]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        returns = np.concatenate([levels[1:] / levels[:-1] - 1.0 for levels in equity])
+        costs = np.concatenate(
+            [part["fee"].to_numpy(dtype=np.float64)[1:] / level[:-1] for part, level in zip(parts, equity, strict=True)]
+            if "fee" in bars
+            else [np.full(len(returns), np.nan)]
+        )
+        prices = [part["price"].to_numpy(dtype=np.float64) for part in parts]
+        hold = np.concatenate([price[1:] / price[:-1] - 1.0 for price in prices])
+    alive = np.isfinite(returns)
+    return BarReturns(
+        returns=np.where(alive, returns, 0.0),
+        costs=np.where(alive, costs, 0.0) if np.isfinite(costs[alive]).all() else None,
+        hold=hold if np.isfinite(hold).all() else None,
+    )
+
+
+def equity_curves(bars: pd.DataFrame) -> list[EquityCurve]:
+    """Returns one curve a symbol, in the order of symbols; of several agents each has its own.
+
+    Args:
+        bars: one evaluation, as `evaluation_at` returned it.
+    """
+    agents = bars["agent"].fillna("") if "agent" in bars else pd.Series("", index=bars.index)
+    owner = bars["symbol"].astype(str).str.cat(agents.astype(str), sep=" ").str.strip()
+    return [_curve(str(name), rows) for name, rows in bars.groupby(owner, sort=True)]
 
 
 def _curve(symbol: str, bars: pd.DataFrame) -> EquityCurve:
     windows = [part.sort_values("bar") for _, part in bars.groupby("episode", sort=True)]
-    times = [_times(part["timestamp"]) for part in windows]
+    times = [bar_times(part["timestamp"]) for part in windows]
     dated = [part for part in times if part is not None]
     if len(dated) == len(windows):
         order = sorted(range(len(windows)), key=lambda index: dated[index][0])
@@ -117,7 +159,7 @@ def _until_ruin(equity: FloatArray) -> FloatArray:
     return np.where(np.logical_or.accumulate(~(equity > 0.0)), 0.0, equity)
 
 
-def _times(stamps: pd.Series[float] | pd.Series[str]) -> NDArray[np.datetime64] | None:
+def bar_times(stamps: pd.Series[float] | pd.Series[str]) -> NDArray[np.datetime64] | None:
     """Returns times for epoch seconds or ISO 8601 text, None for anything else."""
     if pd.api.types.is_numeric_dtype(stamps):
         seconds = stamps.to_numpy(dtype=np.float64)

@@ -7,8 +7,8 @@ reader has to leave them out. Pure of stores.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,7 @@ class Attempt(NamedTuple):
 
 
 class History(NamedTuple):
-    """The points of one metric of one run: (point,) arrays, steps strictly increasing."""
+    """The points of one metric of one run as a store has them: (point,) arrays, in any order."""
 
     run_id: str
     metric: str
@@ -75,44 +75,78 @@ def counted_points(
     return np.asarray(steps <= limits[owner], dtype=np.bool_)
 
 
-def clean_history(
-    run_id: str,
-    metric: str,
-    points: Iterable[tuple[int, float, int]],
-    attempts: Sequence[Attempt] = (),
-) -> History:
-    """Returns the points that count, one a step (the last written), in the order of steps.
+def histories_frame(
+    histories: Sequence[History], attempts: Mapping[str, Sequence[Attempt]] | None = None
+) -> pd.DataFrame:
+    """Returns the points that count as one long table, one a step: the last written.
 
     Args:
-        points: (step, value, time_ms) in any order.
-        attempts: what `parse_attempts` returned. NaN and infinite values become NaN: undefined.
+        histories: points as they are in a store, in any order, each run and metric at most once.
+        attempts: of each run, what `parse_attempts` returned; a run that is not in it was never resumed.
+
+    Returns:
+        The columns `COLUMNS`, run and metric as categories, sorted by run (as given), metric and step. NaN and
+        infinite values are NaN: undefined.
     """
-    rows = list(points)
-    step = np.array([row[0] for row in rows], dtype=np.int64)
-    value = np.array([row[1] for row in rows], dtype=np.float64)
-    time_ms = np.array([row[2] for row in rows], dtype=np.int64)
+    runs = list(dict.fromkeys(history.run_id for history in histories))
+    metrics = sorted({history.metric for history in histories})
+    run_code, metric_code = ({name: code for code, name in enumerate(found)} for found in (runs, metrics))
+    sizes = [len(history.step) for history in histories]
+    run = np.repeat(np.array([run_code[history.run_id] for history in histories], dtype=np.int32), sizes)
+    metric = np.repeat(np.array([metric_code[history.metric] for history in histories], dtype=np.int32), sizes)
+    step, time_ms = (_joined([history[index] for history in histories], np.int64) for index in (2, 4))
+    value = _joined([history.value for history in histories], np.float64)
     value[~(np.abs(value) < _STORED_INFINITY)] = np.nan
-    order = np.lexsort((time_ms, step))
-    order = order[counted_points(step[order], time_ms[order], attempts)]
-    last = np.append(np.diff(step[order]) != 0, True)[: len(order)]
+    kept = np.ones(len(step), dtype=np.bool_)
+    for run_id, own in (attempts or {}).items():
+        if len(own) > 1 and run_id in run_code:
+            mine = np.flatnonzero(run == run_code[run_id])
+            kept[mine] = counted_points(step[mine], time_ms[mine], own)
+    order = np.lexsort((time_ms[kept], step[kept], metric[kept], run[kept]))
+    order = np.flatnonzero(kept)[order]
+    place = np.stack([run[order], metric[order], step[order]])
+    last = np.append(np.any(np.diff(place, axis=1) != 0, axis=0), True)[: len(order)]
     order = order[last]
-    return History(run_id, metric, step[order], value[order], time_ms[order])
-
-
-def histories_frame(histories: Sequence[History]) -> pd.DataFrame:
-    """Returns one long table with the columns `COLUMNS`, sorted by run, metric and step."""
-    ordered = sorted(histories, key=lambda history: (history.run_id, history.metric))
-    sizes = [len(history.step) for history in ordered]
-
-    def joined(arrays: list[NDArray[np.int64]] | list[NDArray[np.float64]], kind: type) -> NDArray[np.generic]:
-        return np.concatenate(arrays) if arrays else np.empty(0, dtype=kind)
-
     return pd.DataFrame(
         {
-            "run_id": pd.Series(np.repeat([history.run_id for history in ordered], sizes), dtype="str"),
-            "metric": pd.Series(np.repeat([history.metric for history in ordered], sizes), dtype="str"),
-            "step": joined([history.step for history in ordered], np.int64),
-            "value": joined([history.value for history in ordered], np.float64),
-            "time_ms": joined([history.time_ms for history in ordered], np.int64),
+            "run_id": pd.Categorical.from_codes(run[order], categories=_texts(runs)),
+            "metric": pd.Categorical.from_codes(metric[order], categories=_texts(metrics)),
+            "step": step[order],
+            "value": value[order],
+            "time_ms": time_ms[order],
         }
     )
+
+
+def typed_frame(points: pd.DataFrame, run_ids: Sequence[str], metrics: Sequence[str]) -> pd.DataFrame:
+    """Returns a table of points with these runs and metrics as its categories; other runs' and metrics' rows go.
+
+    Values that are not finite become NaN: undefined.
+    """
+    run, metric = _recoded(points["run_id"], run_ids), _recoded(points["metric"], metrics)
+    frame = pd.DataFrame(
+        {
+            "run_id": run,
+            "metric": metric,
+            "step": points["step"].to_numpy(dtype=np.int64),
+            "value": points["value"].where(np.isfinite(points["value"]), np.nan).to_numpy(dtype=np.float64),
+            "time_ms": points["time_ms"].to_numpy(dtype=np.int64),
+        }
+    )
+    known = (run.codes >= 0) & (metric.codes >= 0)
+    return frame if known.all() else frame[known].reset_index(drop=True)
+
+
+def _recoded(column: pd.Series[Any], categories: Sequence[str]) -> pd.Categorical[Any]:
+    wanted = _texts(categories)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return pd.Categorical(column.cat.set_categories(wanted))
+    return pd.Categorical(column.astype("str"), categories=wanted)
+
+
+def _texts(values: Sequence[str]) -> pd.Index[str]:
+    return pd.Index(list(values), dtype="str")
+
+
+def _joined(arrays: list[Any], kind: type) -> NDArray[Any]:
+    return np.concatenate(arrays).astype(kind) if arrays else np.empty(0, dtype=kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
@@ -28,7 +28,7 @@ def group_labels(runs: pd.DataFrame, groups: pd.Series[str], by: str) -> dict[Ha
         name = by.removeprefix(PARAM).removeprefix("tag.")
         return {key: f"{name}={cut(key)}" for key in keys}
     prefixes = _distinct_prefixes(keys)
-    differing = _differing(runs, groups)
+    differing = differing_parameters(runs, groups)
     names = _short_names(list(differing))
     labels: dict[Hashable, str] = {}
     for key in keys:
@@ -39,18 +39,31 @@ def group_labels(runs: pd.DataFrame, groups: pd.Series[str], by: str) -> dict[Ha
     return labels
 
 
+def filled(column: pd.Series[Any]) -> pd.Series[Any]:
+    """Returns a parameter's column with `unset` for the runs that have none."""
+    return column.astype("object").where(column.notna(), "unset")
+
+
 def cut(text: str, longest: int = _SHOWN_CHARACTERS) -> str:
     """Returns a text of at most `longest` characters, its cut marked by an ellipsis."""
     return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
-def _differing(runs: pd.DataFrame, groups: pd.Series[str]) -> dict[str, Mapping[str, str]]:
-    """Returns, for each parameter constant within groups but not across them, its value in each group."""
+def differing_parameters(runs: pd.DataFrame, groups: pd.Series[str]) -> dict[str, Mapping[str, str]]:
+    """Returns, for each parameter constant within groups but not across them, its value in each group.
+
+    Args:
+        runs: index `run_id`; parameters in the columns `param.<name>`.
+        groups: the group of each run, same index.
+
+    Returns:
+        Column -> group -> value, `unset` where a run has none; the seed is left out.
+    """
     found: dict[str, Mapping[str, str]] = {}
     for column in (str(column) for column in runs.columns):
         if not column.startswith(PARAM) or column.rpartition("/")[2].removeprefix(PARAM) in _NEVER:
             continue
-        by_group = runs[column].astype("object").where(runs[column].notna(), "unset").groupby(groups)
+        by_group = filled(runs[column]).groupby(groups)
         if by_group.nunique().max() == 1:
             values = by_group.first()
             if values.nunique() > 1:

@@ -6,7 +6,7 @@ Only reads: a SQLite file that does not exist is an error, not a new store.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -14,7 +14,9 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from drl_ray_tracking import names
+from drl_ray_tracking.analysis.budget import looks_spent
 from drl_ray_tracking.analysis.mlflow_source import MlflowSource
+from drl_ray_tracking.analysis.run_cache import RunCache
 from drl_ray_tracking.analysis.runset import RunSet, Unreadable, choose_sweep
 from drl_ray_tracking.analysis.runtable import PARENT_TAG, parents_frame, runs_frame
 from drl_ray_tracking.analysis.store_errors import store_errors
@@ -37,9 +39,12 @@ def load_runs(
     experiment: str | Sequence[str],
     *,
     sweep: str | None = None,
+    job: str | None = None,
+    where: Mapping[str, str] | None = None,
     metrics: Sequence[str] | None = None,
     max_workers: int = 8,
     foreign: bool = False,
+    cache: bool = True,
 ) -> RunSet:
     """Reads the trials of one or more experiments, their parameters, tags and metric histories.
 
@@ -47,11 +52,14 @@ def load_runs(
         tracking_uri: the MLflow store; None takes MLflow's own setting.
         experiment: name or id, or several of them.
         sweep: None for every trial, `latest` for the newest sweep, or a sweep id, parent run id or parent name.
+        job: only trials of one Ray job, by its submission id or its job id.
+        where: only trials with these tags, such as `{"mlflow.user": "ada"}`.
         metrics: whose histories to read now, as MLflow names, Tune paths or globs; None for the few a comparison
             starts with. Others are read when they are first asked for.
         max_workers: histories read at a time, at least 1.
         foreign: also take runs that are no trials of this package's tracker (Ray's own callback, manual runs);
             `notes` says how many, and their config hash is computed from their parameters.
+        cache: keep copies of what finished runs hold on this machine, and read those; see `run_cache`.
 
     Raises:
         ConfigurationError: the store cannot be reached, or there is no such experiment or sweep.
@@ -65,16 +73,23 @@ def load_runs(
         experiments = _experiments(client, [experiment] if isinstance(experiment, str) else experiment)
         ids = [str(found.experiment_id) for found in experiments]
         label = ", ".join(repr(str(found.name)) for found in experiments)
-        parents = parents_frame(_search(client, ids, names.ROLE_SWEEP))
+        sweeps = _search(client, ids, names.ROLE_SWEEP)
+        parents = parents_frame(sweeps)
         sweep_id = _sweep_id(client, ids, parents, sweep)
-        found = _search(client, ids, None if foreign else names.ROLE_TRIAL, sweep_id)
+        chosen = tag_clauses(where or {})
+        if sweep_id is not None:
+            chosen.append(f"tags.`{names.TAG_SWEEP_ID}` = '{sweep_id}'")
+        role = None if foreign else names.ROLE_TRIAL
+        found = _search(client, ids, role, chosen) if job is None else _of_job(client, ids, role, chosen, job)
         notes: tuple[str, ...] = ()
         if foreign:
             found, notes = _with_foreign(found)
         if not found:
-            raise DataError(_nothing(client, ids, label, sweep, foreign))
-    source = MlflowSource(client, uri, found, max_workers)
+            narrowed = _narrowed(sweep, job, where)
+            raise DataError(_nothing(client, ids, label, narrowed, foreign))
+    source = MlflowSource(client, uri, found, max_workers, RunCache.of(uri, wanted=cache), sweeps)
     frame = runs_frame(found)
+    looks = [looks_spent(one.tags) for one in experiments]
     runs = RunSet(
         runs=frame,
         parents=parents[parents.index.isin(frame["parent_run_id"])],
@@ -83,6 +98,8 @@ def load_runs(
         notes=notes,
         metrics=tuple(sorted({key for run in found for key in run.data.metrics})),
         source=source,
+        test_evaluations=sum(count for count, _ in looks),
+        test_windows={window: spent for _, windows in looks for window, spent in windows.items()},
     )
     if metrics is None:
         return runs.with_metrics(*(name for name in DEFAULT_METRICS if name in runs.metrics))
@@ -94,7 +111,7 @@ def open_client(tracking_uri: str | None) -> MlflowClient:
     from mlflow.tracking import MlflowClient
 
     with store_errors(tracking_uri or "MLflow's default"):
-        return MlflowClient(tracking_uri=tracking_uri)
+        return MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)  # not MLflow's global registry
 
 
 def _existing_store(tracking_uri: str | None) -> str:
@@ -148,12 +165,10 @@ def _by_id(client: MlflowClient, experiment_id: str) -> Experiment | None:
 
 
 def _search(
-    client: MlflowClient, experiment_ids: Sequence[str], role: str | None, sweep_id: str | None = None
+    client: MlflowClient, experiment_ids: Sequence[str], role: str | None, also: Sequence[str] = ()
 ) -> list[Run]:
-    """Returns all active runs of a role (None: of any), oldest first."""
-    clauses = [f"tags.`{names.TAG_ROLE}` = '{role}'"] if role is not None else []
-    if sweep_id is not None:
-        clauses.append(f"tags.`{names.TAG_SWEEP_ID}` = '{sweep_id}'")
+    """Returns all active runs of a role (None: of any) that meet the other conditions too, oldest first."""
+    clauses = [*([f"tags.`{names.TAG_ROLE}` = '{role}'"] if role is not None else []), *also]
     found: list[Run] = []
     token = None
     while True:
@@ -170,10 +185,47 @@ def _search(
             return found
 
 
+def _of_job(client: MlflowClient, ids: Sequence[str], role: str | None, chosen: Sequence[str], job: str) -> list[Run]:
+    """Returns the runs of a job. Submission ids come first: job ids are counted, so every cluster has the same."""
+    for tag in (names.TAG_SUBMISSION_ID, names.TAG_JOB_ID):
+        found = _search(client, ids, role, [*chosen, *tag_clauses({tag: job})])
+        if found:
+            return found
+    return []
+
+
+def tag_clauses(where: Mapping[str, str]) -> list[str]:
+    """Returns MLflow search conditions for tags that must have these values.
+
+    Raises:
+        ConfigurationError: a name or value cannot be written in MLflow's search language.
+    """
+    clauses = []
+    for tag, value in where.items():
+        mark = '"' if "'" in value else "'"
+        if not tag or "`" in tag or mark in value:
+            raise ConfigurationError(
+                f"the condition {tag}={value!r} cannot be searched for: a tag's name has no backtick, its value not "
+                "both kinds of quotes"
+            )
+        clauses.append(f"tags.`{tag}` = {mark}{value}{mark}")
+    return clauses
+
+
+def _narrowed(sweep: str | None, job: str | None, where: Mapping[str, str] | None) -> str:
+    """Returns what was asked for in words, for an error; empty where everything was."""
+    asked = [f"the sweep {sweep!r}"] if sweep is not None else []
+    asked += [f"the job {job!r}"] if job is not None else []
+    asked += [f"{tag}={value!r}" for tag, value in (where or {}).items()]
+    return " with ".join(asked)
+
+
 def _sweep_id(client: MlflowClient, ids: Sequence[str], parents: pd.DataFrame, sweep: str | None) -> str | None:
     if sweep is None:
         return None
-    orphan = bool(re.fullmatch(r"[\w.-]+", sweep)) and bool(_search(client, ids, names.ROLE_TRIAL, sweep))
+    orphan = bool(re.fullmatch(r"[\w.-]+", sweep)) and bool(
+        _search(client, ids, names.ROLE_TRIAL, [f"tags.`{names.TAG_SWEEP_ID}` = '{sweep}'"])
+    )
     return choose_sweep(parents, sweep, also=[sweep] if orphan else [])
 
 
@@ -195,12 +247,14 @@ def _with_foreign(found: list[Run]) -> tuple[list[Run], tuple[str, ...]]:
     return kept, (warning,)
 
 
-def _nothing(client: MlflowClient, ids: Sequence[str], label: str, sweep: str | None, foreign: bool) -> str:
+def _nothing(client: MlflowClient, ids: Sequence[str], label: str, narrowed: str, foreign: bool) -> str:
     others = 0 if foreign else len(client.search_runs(list(ids), max_results=_PAGE))
-    where = f"the sweep {sweep!r} of " if sweep is not None else ""
+    where = f"{narrowed} of " if narrowed else ""
+    if others and narrowed:
+        return f"{where}experiment {label} has no trials; without that condition it has {others} runs"
     if others:
         return (
-            f"{where}experiment {label} has no trials (runs with the tag {names.TAG_ROLE}={names.ROLE_TRIAL}). It has "
+            f"experiment {label} has no trials (runs with the tag {names.TAG_ROLE}={names.ROLE_TRIAL}). It has "
             f"{'at least ' if others == _PAGE else ''}{others} other runs: pass foreign=True to read those too"
         )
     return f"{where}experiment {label} has no runs yet"

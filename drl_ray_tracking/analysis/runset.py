@@ -6,15 +6,20 @@ be read (a history nobody asked for yet, a return series), it asks its `Source`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import Final, Literal, Protocol
+from itertools import pairwise
+from typing import Any, Final, Literal, Protocol
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from drl_ray_tracking import names
-from drl_ray_tracking.analysis.histories import COLUMNS
+from drl_ray_tracking.analysis.budget import WindowBudget
+from drl_ray_tracking.analysis.histories import histories_frame, typed_frame
+from drl_ray_tracking.analysis.lineage import alerts, handovers
 from drl_ray_tracking.errors import ConfigurationError, DataError
 
 Mode = Literal["max", "min"]
@@ -45,7 +50,7 @@ class Source(Protocol):
 
 
 def _no_points() -> pd.DataFrame:
-    return pd.DataFrame({column: [] for column in COLUMNS})
+    return histories_frame([])
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,14 +61,18 @@ class RunSet:
         runs: index `run_id`; columns `name`, `status`, `start_ms`, `end_ms`, `parent_run_id`, one for each tag
             `drl.<column>` (`sweep_id`, `trial_id`, `config_hash`, `seed`, `algorithm`, ...; text or missing),
             `tag.<name>` for other tags and `param.<name>` for parameters (text or missing).
-        histories: columns `run_id`, `metric`, `step` (env steps), `value` (NaN: undefined), `time_ms`; sorted.
+        histories: columns `run_id` and `metric` (categories), `step` (env steps), `value` (NaN: undefined),
+            `time_ms`; sorted by run in the order of `runs`, metric, step.
         parents: index `run_id` of the sweeps; columns `name`, `status`, `start_ms`, `end_ms`, `sweep_id`.
         unreadable: what could not be read.
-        tracking_uri: the store, as MLflow takes it; may hold a password.
+        tracking_uri: the store, as MLflow takes it; may hold a password. Empty for a Tune result.
         notes: what a reader of any result has to know.
         metrics: names of all metrics the runs have, loaded or not; sorted.
         loaded: names of the metrics whose histories are in `histories`.
         source: where more is read from.
+        test_evaluations: how often the experiments' test windows were looked at, see `analysis.budget`; None where
+            that is not known.
+        test_windows: the last of those looks by window id, where they can be read.
     """
 
     runs: pd.DataFrame
@@ -75,9 +84,32 @@ class RunSet:
     metrics: tuple[str, ...] = ()
     loaded: frozenset[str] = frozenset()
     source: Source | None = field(default=None, repr=False)
+    test_evaluations: int | None = 0
+    test_windows: Mapping[str, WindowBudget] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        typed = typed_frame(self.histories, list(self.runs.index), self.metrics)
+        object.__setattr__(self, "histories", typed)
 
     def __len__(self) -> int:
         return len(self.runs)
+
+    @classmethod
+    def from_tune(cls, source: Any, *, filesystem: Any = None) -> RunSet:
+        """Reads the trials of a Tune experiment out of its own files; see `tune_source.read_tune`."""
+        from drl_ray_tracking.analysis.tune_source import read_tune
+
+        return read_tune(source, filesystem=filesystem)
+
+    def equals(self, other: RunSet) -> bool:
+        """Tells whether both hold the same trials with the same values, whatever stores they were read from.
+
+        Trials are paired by `trial_id`; names, statuses, identifying tags, parameters and every point of every
+        metric must agree. Run ids and times are a store's own and do not count.
+        """
+        from drl_ray_tracking.analysis.sameness import differences
+
+        return not differences(self, other)
 
     def resolve(self, metric: str) -> str:
         """Returns the name in `metrics` of a metric given by its MLflow name or its Tune path.
@@ -102,6 +134,8 @@ class RunSet:
     def with_metrics(self, *patterns: str) -> RunSet:
         """Returns this set with the histories of more metrics; those it already holds are not read again.
 
+        With a metric of evaluations comes the one that says which evaluations there were.
+
         Args:
             patterns: MLflow names, Tune paths, or globs over MLflow names (`eval/trading/*`).
 
@@ -117,15 +151,18 @@ class RunSet:
                 wanted.update(dict.fromkeys(matching))
             else:
                 wanted[self.resolve(pattern)] = None
+        if names.EVALUATION_MARKER in self.metrics and any(_is_evaluated(name) for name in wanted):
+            wanted[names.EVALUATION_MARKER] = None
         missing = [name for name in wanted if name not in self.loaded]
         if not missing or self.source is None:
             return self
-        points, unreadable = self.source.histories(list(self.runs.index), missing)
-        parts = [part for part in (self.histories, points) if len(part)]
-        together = pd.concat(parts, ignore_index=True) if parts else points
+        run_ids = list(self.runs.index)
+        points, unreadable = self.source.histories(run_ids, missing)
+        together = pd.concat([self.histories, typed_frame(points, run_ids, self.metrics)], ignore_index=True)
+        order = np.lexsort((together["step"], together["metric"].cat.codes, together["run_id"].cat.codes))
         return replace(
             self,
-            histories=together.sort_values(["run_id", "metric", "step"], ignore_index=True),
+            histories=together.iloc[order].reset_index(drop=True),
             unreadable=(*self.unreadable, *unreadable),
             loaded=self.loaded | frozenset(missing),
         )
@@ -141,8 +178,26 @@ class RunSet:
         """
         return self._points(metric).pivot(index="step", columns="run_id", values="value")
 
+    def curves(self, metric: str) -> dict[str, pd.Series[float]]:
+        """Returns a metric of each run that has a point of it over its own env steps, in the order of `runs`.
+
+        Returns:
+            Run id -> values, index `step`, missing where undefined.
+        """
+        points = self._points(metric)
+        codes, step, value = points["run_id"].cat.codes.to_numpy(), points["step"].to_numpy(), points["value"]
+        found, first = np.unique(codes, return_index=True)
+        run_ids = points["run_id"].cat.categories
+        return {
+            str(run_ids[code]): pd.Series(value.to_numpy()[part], index=pd.Index(step[part], name="step"))
+            for code, part in zip(found, (slice(*edge) for edge in pairwise([*first, len(codes)])), strict=True)
+        }
+
     def run_history(self, metric: str, run_id: str) -> pd.Series[float]:
-        """Returns a metric of one run over its own env steps: index `step`, missing where undefined."""
+        """Returns a metric of one run over its own env steps: index `step`, missing where undefined.
+
+        For many runs `curves` is the faster way.
+        """
         self._known(run_id)
         points = self._points(metric)
         one = points[points["run_id"] == run_id]
@@ -151,32 +206,43 @@ class RunSet:
     def final(self, metric: str) -> pd.DataFrame:
         """Returns each run's value at its last point of a metric.
 
+        The last point of an evaluation's metric is the last evaluation, also where the metric is undefined in it:
+        an older value is not taken in its place.
+
         Returns:
             Index `run_id`, every run in the order of `runs`; columns `value` and `step`, both missing for a
             run without the metric, `value` alone missing where the last point is undefined.
         """
-        return self._row_of_each_run(self._points(metric).groupby("run_id", sort=False).tail(1))
+        return self._row_of_each_run(_last_rows(self._points(metric)))
+
+    def at_budget(self, metric: str, step: int) -> pd.DataFrame:
+        """Returns each run's value at its last point of a metric at or before an env step; columns as of `final`."""
+        points = self._points(metric)
+        return self._row_of_each_run(_last_rows(points[points["step"] <= step]))
 
     def best(self, metric: str, mode: Mode = "max") -> pd.DataFrame:
         """Returns each run's best defined value of a metric, and the first env step that had it.
 
         A maximum over evaluations is optimistic: it was chosen because it is high.
         """
-        points = self._points(metric).dropna(subset=["value"])
-        by_run = points.groupby("run_id", sort=False)["value"]
+        points = self._points(metric).dropna(subset=["value"]).reset_index(drop=True)
+        by_run = points.groupby("run_id", sort=False, observed=True)["value"]
         rows = by_run.idxmax() if check_mode(mode) == "max" else by_run.idxmin()
         return self._row_of_each_run(points.loc[rows])
 
     def points_of(self, metric: str) -> pd.Series[int]:
-        """Returns how many defined points of a metric each run has; index `run_id`, every run."""
-        points = self._points(metric).dropna(subset=["value"])
-        return points.groupby("run_id").size().reindex(self.runs.index, fill_value=0)
+        """Returns how many points of a metric each run has, undefined ones included; index `run_id`, every run."""
+        counts = self._points(metric)["run_id"].value_counts(sort=False)
+        return pd.Series(counts.to_numpy(), index=counts.index.astype("str"), dtype="int64").reindex(
+            self.runs.index, fill_value=0
+        )
 
     def series(self, run_id: str) -> pd.DataFrame:
         """Returns the evaluation return series of a run, one row a bar of an evaluation episode.
 
         Columns: iteration, step (env steps of the weights), episode, symbol, window, split, fold,
-        periods_per_year, bar, timestamp (epoch seconds, or text), equity, price, position, fee, reward, action.
+        periods_per_year, bar, timestamp (epoch seconds, or text), equity, price, position, fee, reward, action; where
+        an episode has them also leverage, reward/<component> and action/<dimension>.
 
         Raises:
             DataError: the run is not in this set, kept no series, or they cannot be read.
@@ -185,6 +251,14 @@ class RunSet:
         if self.source is None:
             raise DataError(f"run {run_id} was not read from a store that keeps evaluation series")
         return self.source.series(run_id)
+
+    def handovers(self) -> pd.DataFrame:
+        """Returns whose checkpoints trials went on from and what changed then (PBT, PB2); see `lineage.handovers`."""
+        return handovers(self.runs)
+
+    def alerts(self) -> pd.DataFrame:
+        """Returns which trials collapsed, lost their entropy and so on, and when; see `lineage.alerts`."""
+        return alerts(self.runs)
 
     def with_status(self, *statuses: str) -> RunSet:
         """Returns the runs that have one of the statuses (`FINISHED`, `FAILED`, `KILLED`, `RUNNING`, ...)."""
@@ -204,22 +278,63 @@ class RunSet:
 
     def _narrowed(self, mask: pd.Series[bool]) -> RunSet:
         runs = self.runs[mask]
-        points = self.histories[self.histories["run_id"].isin(runs.index)].reset_index(drop=True)
         unreadable = tuple(item for item in self.unreadable if item.run_id in runs.index)
         parents = self.parents[self.parents.index.isin(runs["parent_run_id"])] if len(self.parents) else self.parents
-        return replace(self, runs=runs, histories=points, unreadable=unreadable, parents=parents)
+        return replace(self, runs=runs, unreadable=unreadable, parents=parents)
 
     def _points(self, metric: str) -> pd.DataFrame:
+        """Returns the points of a metric, sorted by run and step, with the evaluations in which it is undefined."""
         name = self.resolve(metric)
-        points = self.with_metrics(name).histories
-        return points[points["metric"] == name]
+        runs = self.with_metrics(name)
+        points = runs._loaded_points(name)
+        if not _is_evaluated(name) or names.EVALUATION_MARKER not in self.metrics:
+            return points
+        evaluated = runs._loaded_points(names.EVALUATION_MARKER)
+        undefined = evaluated[~np.isin(_places(evaluated), _places(points))]
+        if undefined.empty:
+            return points
+        together = pd.concat([points, undefined.assign(value=np.nan)], ignore_index=True)
+        return together.iloc[np.argsort(_places(together), kind="stable")]
+
+    def _loaded_points(self, name: str) -> pd.DataFrame:
+        codes = self.histories["metric"].cat
+        wanted = codes.categories.get_loc(name)
+        return self.histories.loc[codes.codes == wanted, ["run_id", "step", "value", "time_ms"]]
 
     def _row_of_each_run(self, points: pd.DataFrame) -> pd.DataFrame:
-        return points.set_index("run_id")[["value", "step"]].reindex(self.runs.index)
+        rows = points[["value", "step"]].set_axis(pd.Index(points["run_id"].astype("str"), name="run_id"))
+        return rows.reindex(self.runs.index)
 
     def _known(self, run_id: str) -> None:
         if run_id not in self.runs.index:
             raise DataError(f"run {run_id!r} is not among these {len(self)} runs")
+
+
+def _is_evaluated(metric: str) -> bool:
+    """Tells whether every evaluation has a value of the metric, unless it is undefined."""
+    return metric.startswith("eval/") and metric != names.EVALUATION_MARKER
+
+
+def _places(points: pd.DataFrame) -> NDArray[np.int64]:
+    """Returns one number for the run and step of each point, in the order of runs and steps."""
+    run, step = points["run_id"].cat.codes.to_numpy(dtype=np.int64), points["step"].to_numpy(dtype=np.int64)
+    return np.asarray((run << 40) + step, dtype=np.int64)
+
+
+def _last_rows(points: pd.DataFrame) -> pd.DataFrame:
+    codes = points["run_id"].cat.codes.to_numpy()
+    return points[np.append(codes[1:] != codes[:-1], True)[: len(codes)]]
+
+
+def objective_of(runs: RunSet) -> tuple[str, Mode]:
+    """Returns what the runs were tuned on and whether more of it is better; the default metric where they disagree."""
+    told = {
+        (str(row.get("objective")), str(row.get("objective_mode")))
+        for row in runs.runs.reindex(columns=["objective", "objective_mode"]).to_dict("records")
+    }
+    metric, mode = next(iter(told)) if len(told) == 1 else ("", "")
+    known = names.mlflow_name(metric) in runs.metrics and mode in ("max", "min")
+    return (names.mlflow_name(metric), "min" if mode == "min" else "max") if known else (names.DEFAULT_METRIC, "max")
 
 
 def check_mode(mode: str) -> str:

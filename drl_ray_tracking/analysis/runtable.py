@@ -1,8 +1,8 @@
-"""MLflow runs as tables: one row a run, tags and parameters as columns."""
+"""Runs as tables: one row a run, tags and parameters as columns, whatever store they come from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import pandas as pd
@@ -31,31 +31,60 @@ _TAG_COLUMNS: Final = {
 }
 
 
+_PARENT_COLUMNS: Final = ("name", "status", "start_ms", "end_ms", "sweep_id")
+
+
 def parents_frame(found: Sequence[Run]) -> pd.DataFrame:
-    columns = ["name", "status", "start_ms", "end_ms", "sweep_id"]
-    rows = [{**_info(run), "sweep_id": run.data.tags.get(names.TAG_SWEEP_ID)} for run in found]
-    index = pd.Index([str(run.info.run_id) for run in found], name="run_id", dtype="str")
-    return pd.DataFrame(rows, index=index, columns=columns)
+    """Returns `RunSet.parents` of MLflow's parent runs."""
+    return parents_table(
+        {str(run.info.run_id): {**_info(run), "sweep_id": run.data.tags.get(names.TAG_SWEEP_ID)} for run in found}
+    )
+
+
+def parents_table(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Returns `RunSet.parents`: run id -> its columns."""
+    index = pd.Index(list(rows), name="run_id", dtype="str")
+    return pd.DataFrame(list(rows.values()), index=index, columns=list(_PARENT_COLUMNS))
 
 
 def runs_frame(found: Sequence[Run]) -> pd.DataFrame:
-    index = pd.Index([str(run.info.run_id) for run in found], name="run_id", dtype="str")
+    """Returns `RunSet.runs` of MLflow's runs."""
+    return runs_table(
+        {
+            str(run.info.run_id): {
+                **_info(run),
+                "experiment_id": str(run.info.experiment_id),
+                "tags": run.data.tags,
+                "params": run.data.params,
+            }
+            for run in found
+        }
+    )
+
+
+def runs_table(rows: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """Returns `RunSet.runs`.
+
+    Args:
+        rows: run id -> `name`, `status`, `start_ms`, `end_ms`, `tags` and `params` as mappings of texts, and whatever
+            else is to be a column.
+    """
+    index = pd.Index(list(rows), name="run_id", dtype="str")
     fixed = ["name", "status", "start_ms", "end_ms", "parent_run_id", *_TAG_COLUMNS.values()]
-    frame = pd.DataFrame([_row(run) for run in found], index=index)
+    frame = pd.DataFrame([_row(**row) for row in rows.values()], index=index)
     return frame.reindex(columns=[*fixed, *sorted(column for column in frame.columns if column not in fixed)])
 
 
-def _row(run: Run) -> dict[str, Any]:
-    row = _info(run)
-    row["parent_run_id"] = run.data.tags.get(PARENT_TAG)
-    for tag, value in run.data.tags.items():
+def _row(tags: Mapping[str, str], params: Mapping[str, str], **info: Any) -> dict[str, Any]:
+    row = {**info, "parent_run_id": names.sweep_run(tags)}
+    for tag, value in tags.items():
         if not tag.startswith("mlflow."):
             row[_TAG_COLUMNS.get(tag) or (tag.removeprefix("drl.") if tag.startswith("drl.") else f"tag.{tag}")] = value
-    row.update({f"param.{key}": value for key, value in run.data.params.items()})
-    if not row.get("config_hash") and run.data.params:
-        row["config_hash"] = config_hash(run.data.params)
+    row.update({f"param.{key}": value for key, value in params.items()})
+    if not row.get("config_hash") and params:
+        row["config_hash"] = config_hash(params)
     if not row.get("seed"):
-        row["seed"] = run.data.params.get("seed")
+        row["seed"] = params.get("seed")
     return row
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from drl_ray_tracking.analysis.compare import Comparison
+    from drl_ray_tracking.analysis.comparison import Comparison
 
 _TEXT_COLUMNS: Final = frozenset({"group", "best run"})
 _MISSING: Final = "–"
@@ -51,7 +51,11 @@ def number(value: float) -> str:
 def summary_line(comparison: Comparison) -> str:
     """Returns what was compared, in one sentence without markup."""
     better = "higher" if comparison.mode == "max" else "lower"
-    value = "its last value" if comparison.at == "last" else "its best value over all evaluations"
+    value = {
+        "last": "its last value",
+        "best": "its best value over all evaluations",
+        "budget": f"its last value within {comparison.budget or 0:,} env steps",
+    }[comparison.at]
     return (
         f"{len(comparison.values)} of {comparison.n_given} runs in {len(comparison.groups)} groups by "
         f"{comparison.by.removeprefix('param.')}; {better} is better; a run counts with {value}."
@@ -70,6 +74,14 @@ def markdown_page(comparison: Comparison, max_groups: int | None = None) -> str:
     if len(shown) < len(rows):
         lines.extend(["", f"{len(rows) - len(shown)} more groups are in comparison.csv."])
     lines.extend(["", "IQM: mean of the middle half of the seeds. sd: between seeds.", ""])
+    if comparison.verdict is not None:
+        lines.extend(["### Verdict", "", escape(comparison.verdict.text), ""])
+        if comparison.verdict.numbers:
+            lines.extend(["| number | value | what it says |", "| :-- | --: | :-- |"])
+            lines.extend(
+                f"| {escape(one.name)} | {one.shown} | {escape(one.meaning)} |" for one in comparison.verdict.numbers
+            )
+            lines.append("")
     lines.extend(f"- {escape(sentence)}" for sentence in comparison.findings)
     if comparison.notes:
         lines.extend(["", "### Before you believe it", ""])
@@ -96,7 +108,8 @@ def terminal_table(comparison: Comparison) -> Table:
 
     # Eighty columns must do: the mean is left to the Markdown page.
     rows = [{title: cell for title, cell in row.items() if title != "mean"} for row in group_rows(comparison)]
-    caption = "\n".join(printable(sentence) for sentence in (*comparison.findings, *comparison.notes))
+    verdict = (f"Verdict. {comparison.verdict.text}",) if comparison.verdict else ()
+    caption = "\n".join(printable(sentence) for sentence in (*comparison.findings, *verdict, *comparison.notes))
     table = Table(
         title=Text(printable(comparison.metric)), caption=Text(caption), caption_justify="left", box=box.SIMPLE_HEAD
     )

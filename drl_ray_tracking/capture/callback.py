@@ -60,6 +60,7 @@ class EpisodeCapture(RLlibCallback):
         self._settings = settings
         self._errors = Containment()
         self._reported = 0
+        self._finished: list[list[Any]] = []
         self._outbox: dict[str, list[Any]] = {}
         self._evaluated_in: int | None = None
         self._weights_step = 0
@@ -76,12 +77,23 @@ class EpisodeCapture(RLlibCallback):
         metrics_logger: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Measures a finished episode; called by RLlib."""
-        environment = VectorSlot(kwargs["env"], kwargs.get("env_index", 0)) if "env" in kwargs else NOWHERE
-        self._measure([*(prev_episode_chunks or ()), episode], environment, env_runner)
+        """Measures a finished episode, or puts it aside; called by RLlib."""
+        chunks = [*(prev_episode_chunks or ()), episode]
+        if self._settings.measurement.reads_environment:  # before it moves on to its next episode
+            environment = VectorSlot(kwargs["env"], kwargs.get("env_index", 0)) if "env" in kwargs else NOWHERE
+            self._measure(chunks, environment, env_runner)
+        else:
+            self._finished.append(chunks)
 
-    def on_sample_end(self, *, metrics_logger: Any = None, **kwargs: Any) -> None:
-        """Sends what was measured since the last time; called by RLlib before it collects the metrics."""
+    def on_sample_end(self, *, env_runner: Any = None, metrics_logger: Any = None, **kwargs: Any) -> None:
+        """Sends what was measured since the last time; called by RLlib before it collects the metrics.
+
+        Episodes are measured here, one after the other: between two steps of the environment each would cost
+        several times as much, because nothing of ours is in the processor's caches then.
+        """
+        finished, self._finished = self._finished, []
+        for chunks in finished:
+            self._measure(chunks, NOWHERE, env_runner)
         self._send(metrics_logger)
         new = self._errors.count - self._reported
         if new:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from drl_ray_tracking import names
 from drl_ray_tracking.capture.environment import NOWHERE, Environment
 from drl_ray_tracking.capture.records import OnError, record_of, whole_of
-from drl_ray_tracking.capture.sources import TradingSource, WhereTraded
+from drl_ray_tracking.capture.sources import KeyMap, TradingSource, WhereTraded
 from drl_ray_tracking.capture.steps import EpisodeSteps, agent_steps_of, is_multi_agent, steps_of
 from drl_ray_tracking.episodes import Conventions, EpisodeMetric, EpisodeRecord, EpisodeSummary
 from drl_ray_tracking.episodes.summary import merge_all
@@ -62,6 +62,11 @@ class Measurement:
     source: TradingSource = field(default_factory=WhereTraded)
     metrics: tuple[EpisodeMetric[Any], ...] = ()
     conventions: Conventions | None = None
+
+    @property
+    def reads_environment(self) -> bool:
+        """Whether the source may look at an episode's environment; ours of info keys alone do not."""
+        return not isinstance(self.source, (KeyMap, WhereTraded))
 
     def record(self, steps: EpisodeSteps, on_error: OnError) -> EpisodeRecord:
         """Returns the record of one agent's steps."""

@@ -189,7 +189,8 @@ class GymTradingEnv:
         Raises:
             EpisodeError: no info has `portfolio_valuation`.
         """
-        columns = KeyMap(equity="portfolio_valuation", price="data_close", timestamp="date").read(steps)
+        keys = KeyMap(equity="portfolio_valuation", price="data_close", timestamp="date", leverage="real_position")
+        columns = keys.read(steps)
         if columns is None:
             return None
         return TradingColumns(
@@ -197,6 +198,7 @@ class GymTradingEnv:
             position=columns.position,
             price=columns.price,
             timestamp=columns.timestamp,
+            leverage=columns.leverage,
             source="gym-trading-env: info keys (portfolio_valuation)",
         )
 

@@ -6,8 +6,10 @@ episodes that could not be read would bias the statistics of all the others.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -91,6 +93,7 @@ def _trading(columns: Any, labels: Mapping[str, str], conventions: Conventions |
         "fee": columns.fee,
         "timestamp": columns.timestamp,
         "traded": columns.traded,
+        "leverage": columns.leverage,
         "labels": {**labels, **columns.labels, names.TRADING_SOURCE: columns.source},
         "conventions": rules,
     }
@@ -119,9 +122,15 @@ def _actions(steps: EpisodeSteps) -> np.ndarray | None:
 
 def _components(steps: EpisodeSteps, on_error: OnError) -> dict[str, float]:
     reported = steps.column(_COMPONENTS, skip_reset=True)
+    if not reported:
+        return {}
+    try:
+        return _same_components(reported)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        pass  # they come and go, or are no numbers
     totals: dict[Any, float] = {}
     try:
-        for parts in reported or ():
+        for parts in reported:
             if parts is not None:
                 for name, value in parts.items():
                     totals[name] = totals.get(name, 0.0) + float(value)
@@ -129,3 +138,37 @@ def _components(steps: EpisodeSteps, on_error: OnError) -> dict[str, float]:
         on_error(f"info[{_COMPONENTS!r}]", error)
         return {}
     return {str(name): total for name, total in totals.items()}
+
+
+def _same_components(reported: Sequence[Any]) -> dict[str, float]:
+    """Sums components that every step reports, the usual case: a fifth of the time of a loop over them.
+
+    Raises:
+        AttributeError, IndexError, KeyError, TypeError, ValueError: not every step reports the same ones.
+    """
+    first = list(reported[0].keys())
+    if sum(map(len, reported)) != len(reported) * len(first):
+        raise KeyError("more components than the first step has")
+    totals: dict[str, float] = {}
+    for name in first:
+        column = np.array(list(map(itemgetter(name), reported)), dtype=np.float64)
+        # Added up in time order, as a loop does: `sum` would add in pairs and give other last bits.
+        with np.errstate(all="ignore"):
+            total = float(np.add.accumulate(column)[-1]) if column.ndim == 1 else math.nan
+        if not math.isfinite(total):
+            raise ValueError(f"{name!r} is not one finite number at every step")
+        totals[str(name)] = total
+    return totals
+
+
+def component_bars(steps: EpisodeSteps, component: str) -> np.ndarray:
+    """Returns one reward component of each step, (T,); NaN where a step does not report it.
+
+    For an episode whose components could be read, see `record_of`.
+    """
+    reported = steps.column(_COMPONENTS, skip_reset=True) or [None] * steps.length
+    try:
+        values = list(map(itemgetter(component), reported))  # every step has it: the usual case, and the fast one
+    except (KeyError, TypeError):
+        values = [math.nan if parts is None else parts.get(component, math.nan) for parts in reported]
+    return np.asarray(values, dtype=np.float64)

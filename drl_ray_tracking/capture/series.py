@@ -1,17 +1,20 @@
-"""Evaluation return series: every bar of every evaluation episode, kept in the trial's own storage.
+"""Evaluation series: every bar of every evaluation episode, kept in the trial's own storage.
 
-They travel env runner -> Algorithm process -> one Parquet file per evaluation, and never enter a result.
+They travel env runner -> Algorithm process -> one Parquet file per evaluation, and never enter a result. What returns
+are computed from is always whole; what only a trace of the episode shows (leverage, reward components, the dimensions
+of an action) is bounded, and of single precision.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from drl_ray_tracking import names
+from drl_ray_tracking.capture.records import component_bars
 from drl_ray_tracking.capture.steps import EpisodeSteps
 from drl_ray_tracking.episodes import EpisodeRecord
 
@@ -19,12 +22,16 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Columns = dict[str, Any]
+TRACED_BARS: Final = 100_000  # of an episode; a longer one has no trace columns
+TRACED_COMPONENTS: Final = 16  # of its reward, in the order of their names
+TRACED_DIMENSIONS: Final = 8  # of its actions
 
 
-def series_columns(record: EpisodeRecord, steps: EpisodeSteps) -> Columns | None:
+def series_columns(record: EpisodeRecord, steps: EpisodeSteps | None) -> Columns | None:
     """Returns the bars of an episode as columns of T + 1 rows, or None where nothing is traded.
 
-    Row 0 is the reset: it has an equity, a price and a time, and NaN for what only a step has.
+    Row 0 is the reset: it has an equity, a price and a time, and NaN for what only a step has. Without the steps there
+    are no rewards.
     """
     if record.equity is None:
         return None
@@ -42,9 +49,25 @@ def series_columns(record: EpisodeRecord, steps: EpisodeSteps) -> Columns | None
         "price": record.price if record.price is not None else missing,
         "position": _after_reset(record.position, rows),
         "fee": _after_reset(record.fee, rows),
-        "reward": _after_reset(steps.rewards, rows),
+        "reward": _after_reset(steps.rewards if steps is not None else None, rows),
         "action": _after_reset(actions, rows),
+        **(_trace(record, steps) if record.length <= TRACED_BARS else {}),
     }
+
+
+def _trace(record: EpisodeRecord, steps: EpisodeSteps | None) -> Columns:
+    """Returns the columns of an episode's trace that it has: they are not in every series."""
+    found: dict[str, Any] = {}
+    if record.leverage is not None:
+        found["leverage"] = record.leverage
+    if steps is not None:
+        for name in sorted(record.reward_components)[:TRACED_COMPONENTS]:
+            found[f"reward/{name}"] = component_bars(steps, name)
+    if record.actions is not None and record.actions.ndim == 2 and record.actions.shape[1] > 1:
+        for dimension in range(min(TRACED_DIMENSIONS, record.actions.shape[1])):
+            found[f"action/{dimension}"] = record.actions[:, dimension]
+    rows = record.length + 1
+    return {name: _after_reset(values, rows).astype(np.float32) for name, values in found.items()}
 
 
 def _after_reset(values: Any, rows: int) -> np.ndarray:
@@ -58,7 +81,8 @@ def series_table(episodes: Sequence[Columns], *, iteration: int, step: int) -> p
     """Returns one table of all bars of an evaluation, in the order of its windows.
 
     Columns: iteration, step (lifetime env steps of the weights), episode, symbol, window, split, fold,
-    agent, periods_per_year, bar, timestamp (epoch seconds, or text), equity, price, position, fee, reward, action.
+    agent, periods_per_year, bar, timestamp (epoch seconds, or text), equity, price, position, fee, reward, action;
+    then, where an episode has them, leverage, reward/<component> and action/<dimension> (missing for the others).
     """
     import pyarrow as pa
 
@@ -78,7 +102,7 @@ def series_table(episodes: Sequence[Columns], *, iteration: int, step: int) -> p
         stamps = np.asarray(columns["timestamp"])
         table["timestamp"] = stamps.astype(np.float64) if numeric else stamps.astype(str)
         tables.append(pa.table(table))
-    return pa.concat_tables(tables)
+    return pa.concat_tables(tables, promote_options="default")
 
 
 def write_series(algorithm: Any, table: pa.Table, *, iteration: int) -> str:

@@ -17,16 +17,17 @@ from drl_ray_tracking.errors import EpisodeError
 from drl_ray_tracking.names import finite
 
 _PER_MARK: Final = ("equity", "price", "timestamp")
-_PER_STEP: Final = ("position", "fee", "traded")
+_PER_STEP: Final = ("position", "fee", "traded", "leverage")
 
 
 @dataclass(frozen=True)
 class TradingColumns:
     """What a source found in an episode of T steps.
 
-    `equity`, `price` and `timestamp` have T + 1 entries (the reset's first); `position`, `fee` and
-    `traded` have T: what was held during the bar, paid and traded in the step. `source` says where the
-    columns came from, `problems` what was looked for in vain: each counts as an error, the rest is used.
+    `equity`, `price` and `timestamp` have T + 1 entries (the reset's first); `position`, `fee`, `traded` and
+    `leverage` have T: what was held during the bar, paid and traded in the step, and exposure as a multiple of
+    equity. `source` says where the columns came from, `problems` what was looked for in vain: each counts as an
+    error, the rest is used.
     """
 
     equity: Any
@@ -35,6 +36,7 @@ class TradingColumns:
     fee: Any = None
     timestamp: Any = None
     traded: Any = None
+    leverage: Any = None
     periods_per_year: float | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     source: str = ""
@@ -64,6 +66,7 @@ class KeyMap:
     fee: str = "fee"
     timestamp: str = "timestamp"
     traded: str = "traded"
+    leverage: str = "leverage"
     periods_per_year: str = "periods_per_year"
 
     def read(self, steps: EpisodeSteps) -> TradingColumns | None:
@@ -73,12 +76,15 @@ class KeyMap:
             EpisodeError: no info carries the equity key; the keys that are there are named.
         """
         columns: dict[str, Any] = {
-            name: steps.column(getattr(self, name), skip_reset=name in _PER_STEP) for name in (*_PER_MARK, *_PER_STEP)
+            name: steps.column(getattr(self, name), skip_reset=name in _PER_STEP)
+            for name in (*_PER_MARK, *_PER_STEP)
+            # Few environments have leverage: those that do say it to the end, and the others need no search.
+            if name != "leverage" or self.leverage in steps.last_info
         }
         if columns["equity"] is None:
             raise EpisodeError(self._missing("equity", steps))
         periods = _periods(steps, self.periods_per_year)
-        found = {**columns, "periods_per_year": periods}
+        found = {"leverage": None, **columns, "periods_per_year": periods}
         return TradingColumns(
             **columns,
             periods_per_year=periods,

@@ -43,7 +43,7 @@ class Trade:
 
 
 # Name of each trading array -> how many entries it has beyond `length`.
-_TRADING_ARRAYS = {"equity": 1, "position": 0, "price": 1, "fee": 0, "traded": 0}
+_TRADING_ARRAYS = {"equity": 1, "position": 0, "price": 1, "fee": 0, "traded": 0, "leverage": 0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,6 +66,7 @@ class EpisodeRecord:
         fee: (T,) currency paid by each step.
         timestamp: (T + 1,) numbers, dates or strings.
         traded: (T,) notional traded by each step, currency.
+        leverage: (T,) exposure during each bar as a multiple of equity, where the environment tells it apart.
         trades: the closed trades; None where unknown, then derived from `position` and `equity`.
         conventions: how returns are judged.
 
@@ -86,6 +87,7 @@ class EpisodeRecord:
     fee: NDArray[np.float64] | None = None
     timestamp: NDArray[Any] | None = None
     traded: NDArray[np.float64] | None = None
+    leverage: NDArray[np.float64] | None = None
     trades: tuple[Trade, ...] | None = None
     conventions: Conventions = field(default_factory=Conventions)
 

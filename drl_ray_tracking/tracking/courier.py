@@ -19,92 +19,55 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import chdir
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from drl_ray_tracking.errors import JournalError
 from drl_ray_tracking.tracking import events
-from drl_ray_tracking.tracking.delivery import SWEEP_RUN, Delivery, Progress
+from drl_ray_tracking.tracking.courier_status import (
+    DAMAGED,
+    DELIVERING,
+    DONE,
+    LOCK_FILE,
+    LOG_FILE,
+    PROGRESS_FILE,
+    REFUSED,
+    RETRYING,
+    STARTING,
+    read_status,
+)
+from drl_ray_tracking.tracking.delivery import Delivery
+from drl_ray_tracking.tracking.histories import Histories
 from drl_ray_tracking.tracking.journal import (
     DamagedJournalError,
     Event,
     driver_is_alive,
     drop_delivered_segments,
-    hold_lock,
     last_sequence,
     read_events,
     read_events_of,
     segments,
-    sweep_lock,
 )
+from drl_ray_tracking.tracking.locks import has_drivers, hold_lock, sweep_lock
 from drl_ray_tracking.tracking.mlflow_sink import MlflowSink, bounded_requests
+from drl_ray_tracking.tracking.painter import PaintingProcess
+from drl_ray_tracking.tracking.progress import SWEEP_RUN, Progress
 from drl_ray_tracking.tracking.repair import quarantined, repair_orphan
 from drl_ray_tracking.tracking.sink import Sink, SinkRefusedError, SinkUnavailableError
-from drl_ray_tracking.tracking.storage import fetch_folder
+from drl_ray_tracking.tracking.trial_files import fetch_folder
 
 _log = logging.getLogger(__name__)
-PROGRESS_FILE: Final = "courier.json"
-LOG_FILE: Final = "courier.log"
-LOCK_FILE: Final = "courier.lock"
+_HISTORIES: Final = "histories"  # what has been delivered of open trials
 _BATCH_EVENTS: Final = 2000
 _POLL_S: Final = 0.5
 _MAX_BACKOFF_S: Final = 30.0
 _HEALTH_EVERY_S: Final = 30.0
+_DRAW_EVERY_S: Final = 250.0
+_LOOK_EVERY_S: Final = 60.0  # at the files that running trials attach
 _ORPHAN_LIMIT_S: Final = 900.0
 _REFUSED_POLL_S: Final = 3.0
 _LOCK_PATIENCE_S: Final = 1.0
 _MOST_REPAIRS: Final = 3  # of one journal by one courier; more would not help
-
-STARTING: Final = "starting"
-DELIVERING: Final = "delivering"
-RETRYING: Final = "retrying"
-REFUSED: Final = "refused"
-DAMAGED: Final = "damaged"  # the driver, which alone writes while it lives, is asked to repair the journal
-DONE: Final = "done"
-
-
-@dataclass(frozen=True)
-class CourierStatus:
-    """What a courier says of itself in `courier.json`; `age_s` is how long ago.
-
-    `cpu_s` is the CPU time of its process so far, `startup_cpu_s` that until its first event was delivered:
-    imports, and the making of a new store.
-    """
-
-    phase: str
-    message: str
-    pid: int
-    retries: int
-    lag_s: float
-    age_s: float
-    cpu_s: float
-    startup_cpu_s: float
-    progress: Progress
-
-    @property
-    def drained(self) -> bool:
-        """Whether everything up to the end of the sweep is in the store."""
-        return self.progress.ended and not self.progress.uploads
-
-
-def read_status(directory: Path) -> CourierStatus | None:
-    """Reads a courier's status, or None where it has not said anything yet."""
-    try:
-        state = json.loads((directory / PROGRESS_FILE).read_text())
-        return CourierStatus(
-            phase=state["phase"],
-            message=state["message"],
-            pid=state["pid"],
-            retries=state["retries"],
-            lag_s=state["lag_s"],
-            age_s=max(0.0, time.time() - state["updated_s"]),
-            cpu_s=state["cpu_s"],
-            startup_cpu_s=state["startup_cpu_s"],
-            progress=Progress.from_json(state["progress"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError):  # a power cut may leave half a file: deliver again
-        return None
 
 
 class Courier:
@@ -130,13 +93,14 @@ class Courier:
         self._startup_cpu_s = 0.0
         self._delivery: Delivery | None = None
         self._failures = 0
-        self._failed_at = (0, 0)  # how far delivery had come at the last failure
+        self._failed_at = (0, 0, 0)  # how far delivery had come at the last failure
         self._unreachable_since: float | None = None
         self._upload_failures = 0
         self._uploads_failing_since: float | None = None
         self._next_upload = 0.0
         self._oldest_ms: int | None = None
         self._next_health = 0.0
+        self._next_look = clock() + _LOOK_EVERY_S
         self._repairs = 0
         self._opened_s = clock()
 
@@ -189,7 +153,7 @@ class Courier:
                 self._say(DONE)
                 return True
             if not alive and self._uploads_failing_since and self._is_hopeless(self._uploads_failing_since):
-                self._say(RETRYING, f"gave up on the files of {len(self._progress.uploads)} events")
+                self._say(RETRYING, f"gave up on {self._progress.files_left} uploads")
                 return False
             if not worked:
                 self._say(DELIVERING)
@@ -226,7 +190,17 @@ class Courier:
             if opening is not None:
                 self._opened_s = opening.time_ms / 1000
             sink = self._make_sink(payload)
-            self._delivery = Delivery(sink, self._progress, fetch_folder, sweep_lock, self._held)
+            self._delivery = Delivery(
+                sink,
+                self._progress,
+                fetch_folder,
+                sweep_lock,
+                self._held,
+                painter=PaintingProcess(self._directory),
+                histories=Histories(self._directory / _HISTORIES),
+                recall_episodes=self._episodes,
+                is_shared=has_drivers,
+            )
         if batch:
             self._oldest_ms = batch[0].time_ms
             self._delivery.deliver(batch)
@@ -238,15 +212,16 @@ class Courier:
             self._delivery.close_open_runs("KILLED", int(self._clock() * 1000))
             self._say(DELIVERING)
         uploaded = self._upload(self._delivery)
+        self._look_for_files(self._delivery)
         self._report_health()
         return uploaded or len(batch) == _BATCH_EVENTS
 
     def _upload(self, delivery: Delivery) -> bool:
         """Uploads one event's files where it is time; a broken artifact store delays no metric."""
-        if not self._progress.uploads or self._clock() < self._next_upload:
+        if not (self._progress.files_left or self._progress.drawing) or self._clock() < self._next_upload:
             return False
         try:
-            delivery.upload_next(self._event)
+            moved = delivery.upload_next(self._event, may_draw=self._may_draw())
         except SinkUnavailableError as error:
             self._upload_failures += 1
             self._retries += 1
@@ -258,13 +233,24 @@ class Courier:
             return False
         self._upload_failures = 0
         self._uploads_failing_since = None
-        self._say(DELIVERING)
-        return True
+        if moved:
+            self._say(DELIVERING)
+        return moved
+
+    def _may_draw(self) -> bool:
+        """While trials train, a drawing (some two seconds of CPU) at most so often; when the sweep is over, at once."""
+        return self._progress.ended or self._clock() - self._opened_s >= _DRAW_EVERY_S * (self._progress.drawn + 1)
+
+    def _look_for_files(self, delivery: Delivery) -> None:
+        if self._clock() >= self._next_look:
+            delivery.look_for_files()
+            self._next_look = self._clock() + _LOOK_EVERY_S
 
     def _finished(self) -> bool:
         return (
             self._progress.ended
-            and not self._progress.uploads
+            and not self._progress.files_left
+            and not self._progress.drawing
             and self._progress.acked >= last_sequence(self._directory)
         )
 
@@ -275,9 +261,13 @@ class Courier:
     def _held(self, trial: str, first: int, last: int) -> Iterator[Event]:
         return read_events_of(self._directory, events.HELD, trial, first, last)
 
+    def _episodes(self, trial: str, first: int, last: int) -> Iterator[Event]:
+        return read_events_of(self._directory, events.EPISODE, trial, first, last)
+
     def _drop_segments(self) -> None:
         # The opening event stays: a restarted courier learns from it where to deliver.
-        needed = min([self._progress.acked + 1, *self._progress.uploads, *self._progress.held.values()])
+        pooled = [first for pools in self._progress.pools.values() for _, first, _ in pools.values()]
+        needed = min([self._progress.acked + 1, *self._progress.uploads, *self._progress.held.values(), *pooled])
         if len(segments(self._directory)) > 1:
             # Without the dropped events, what the progress knows of runs could not be had again.
             with (self._directory / PROGRESS_FILE).open("rb") as progress:
@@ -287,9 +277,8 @@ class Courier:
     def _back_off(self, error: Exception) -> None:
         # A server that fails every third request moves on between failures: no reason to wait ever longer,
         # nor to give up.
-        reached = (self._progress.acked, len(self._progress.runs))
-        if reached != self._failed_at:
-            self._failed_at = reached
+        if self._progress.reached != self._failed_at:
+            self._failed_at = self._progress.reached
             self._failures = 0
             self._unreachable_since = self._clock()
         self._failures += 1
@@ -329,7 +318,7 @@ class Courier:
             "retries": self._retries,
             "lag_s": self._lag_s(),
             "updated_s": self._clock(),
-            "cpu_s": time.process_time(),
+            "cpu_s": time.process_time() + _children_cpu_s(),
             "startup_cpu_s": self._startup_cpu_s,
             "progress": self._progress.to_json(),
         }
@@ -342,6 +331,12 @@ class Courier:
             _log.warning("progress cannot be written down, a restart would deliver again: %s", error)
             return False
         return True
+
+
+def _children_cpu_s() -> float:
+    """Returns the CPU time of processes that have packaged models and drawn pictures."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def _delay(failures: int) -> float:

@@ -1,72 +1,36 @@
 """Turns journal events into sink calls: order kept per run, values coalesced, failures told apart.
 
 Pure of processes, clocks and networks: the courier owns those. `Delivery.deliver` may be repeated with
-events it has already delivered; nothing changes then.
-
-A run belongs to the latest driver that opened it (tag `drl.epoch`). A courier of an earlier driver may
-still be draining after a restore: it adds what is missing, but changes no status and no other tag.
+events it has already delivered; nothing changes then. Which run an event belongs to is `runs`, what has files
+is `uploads`, what has arrived is `progress`.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from contextlib import nullcontext
 from typing import Any, Final
 
 from drl_ray_tracking import names
 from drl_ray_tracking.tracking import events
+from drl_ray_tracking.tracking.episode_pools import EpisodePools
+from drl_ray_tracking.tracking.growing_tags import merged_lineage
+from drl_ray_tracking.tracking.histories import Histories
 from drl_ray_tracking.tracking.journal import Event
+from drl_ray_tracking.tracking.painter import Painter
+from drl_ray_tracking.tracking.progress import SWEEP_RUN, Progress
+from drl_ray_tracking.tracking.runs import FOLD, Exclusive, Runs
+from drl_ray_tracking.tracking.sealing import Sealing
 from drl_ray_tracking.tracking.sink import MetricPoint, RunSpec, Sink, SinkRefusedError, SinkUnavailableError
+from drl_ray_tracking.tracking.uploads import Fetch, Read, Uploads
 
 _log = logging.getLogger(__name__)
 FLUSH_POINTS: Final = 1000
+_PARAMS_AT_ONCE: Final = 100
+_ON_FOLDS: Final = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", names.TAG_SWEEP_RUN)
 
-SWEEP_RUN: Final = ""  # stands for the parent run where a trial id stands for a child
-
-Fetch = Callable[[str, str, Path], Path | None]  # (artifact folder, source, scratch) -> local folder
 Recall = Callable[[str, int, int], Iterable[Event]]  # (trial, first, last) -> its held results, in order
-_LONGEST_NAME: Final = 250
-_LINEAGE_LIMIT: Final = 7_500  # characters; a longer tag would be cut into something that is no JSON
-
-
-@dataclass
-class Progress:
-    """What has been delivered; survives the courier as JSON beside the journal."""
-
-    acked: int = 0
-    experiment_id: str | None = None
-    sweep_id: str | None = None
-    epoch: int = 0
-    runs: dict[str, str] = field(default_factory=dict)  # trial id, or SWEEP_RUN -> run id, open or ended
-    open_trials: list[str] = field(default_factory=list)
-    refused: dict[str, str] = field(default_factory=dict)  # trial id, or SWEEP_RUN -> why its run takes nothing
-    uploads: list[int] = field(default_factory=list)  # events whose files are still to be uploaded
-    malformed: int = 0  # events that could not be understood
-    held: dict[str, int] = field(default_factory=dict)  # trial -> its first event that waits for a checkpoint
-    losses: dict[str, int] = field(default_factory=dict)  # LOSS event -> how many events it says are gone
-    opening: dict[str, Any] | None = None  # where to deliver, should the event that says it be damaged
-    points: int = 0  # sent, repeated ones included
-    ended: bool = False
-
-    @property
-    def lost(self) -> int:
-        """How many events never came into the journal, or were damaged in it."""
-        return sum(self.losses.values())
-
-    def to_json(self) -> dict[str, Any]:
-        """Returns plain JSON that `from_json` restores."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, state: dict[str, Any]) -> Progress:
-        """Restores what `to_json` returned; unknown keys are ignored."""
-        known = {key: value for key, value in state.items() if key in cls.__dataclass_fields__}
-        return cls(**known)
 
 
 class Delivery:
@@ -77,8 +41,12 @@ class Delivery:
         sink: Sink,
         progress: Progress,
         fetch: Fetch,
-        exclusive: Callable[[str], AbstractContextManager[object]] = nullcontext,
+        exclusive: Exclusive = nullcontext,
         recall: Recall = lambda trial, first, last: (),
+        painter: Painter | None = None,
+        histories: Histories | None = None,
+        recall_episodes: Recall = lambda trial, first, last: (),
+        is_shared: Callable[[str], bool] = lambda sweep_id: False,
     ) -> None:
         """Takes what it delivers to and what it remembers.
 
@@ -88,14 +56,36 @@ class Delivery:
             fetch: brings files to this machine.
             exclusive: makes looking for a sweep's run and creating it one step among this machine's couriers.
             recall: reads a trial's held results once a checkpoint covers them.
+            painter: draws the pictures of ended trials; None draws none.
+            histories: keeps what was delivered of a trial, to be one file of its run; None leaves that file out.
+            recall_episodes: reads a manual run's episodes once a pool of them is complete.
+            is_shared: tells whether another process on this machine has a part in a sweep.
         """
         self._sink = sink
-        self._fetch = fetch
-        self._exclusive = exclusive
         self._recall = recall
         self.progress = progress
+        self._runs = Runs(sink, progress, exclusive, is_shared)
+        self._sealing = Sealing(sink, progress, self._runs, histories)
+        self._uploads = Uploads(sink, progress, self._runs, fetch, painter, self._sealing)
+        self._pools = EpisodePools(progress, recall_episodes, self._send)
         self._pending: dict[str, tuple[int, list[MetricPoint]]] = {}  # trial -> (first event, points)
         self._seen = 0
+        self._params_sent: dict[str, int] = {}  # trial -> how many have arrived, while they are being sent
+        self._handlers: dict[str, Callable[[Event, Any], None]] = {
+            events.OPEN: self._open,
+            events.SWEEP: self._sweep,
+            events.TRIAL: self._trial,
+            events.RESULT: self._result,
+            events.HELD: self._held,
+            events.EPISODE: self._episode,
+            events.RELEASE: self._release,
+            events.HPARAMS: self._hparams,
+            events.CHECKPOINT: self._checkpoint,
+            events.FILES: self._files,
+            events.LOSS: self._loss,
+            events.TRIAL_END: self._trial_end,
+            events.SWEEP_END: self._sweep_end,
+        }
 
     def deliver(self, batch: Sequence[Event]) -> None:
         """Delivers the events that follow `progress.acked` and acknowledges them as they arrive.
@@ -106,6 +96,7 @@ class Delivery:
         """
         self._pending.clear()
         for event in batch:
+            self.progress.last_ms = max(self.progress.last_ms, event.time_ms)
             try:
                 self._handle(event)
             except (SinkUnavailableError, SinkRefusedError):
@@ -130,32 +121,17 @@ class Delivery:
         tags = {names.TAG_END_REASON: names.END_DRIVER_DIED}
         self._close_open_trials(status, end_ms, tags)
         if not self.progress.ended:
-            self._end_run(SWEEP_RUN, status, end_ms, tags)
+            self._end_folds(status, end_ms, tags)
+            self._runs.end_sweep(status, end_ms, tags)
         self.progress.ended = True
 
-    def upload_next(self, read: Callable[[int], Event | None]) -> None:
-        """Uploads the files of the event that has waited longest.
+    def upload_next(self, read: Read, *, may_draw: bool = True) -> bool:
+        """Uploads what has waited longest and returns whether anything was done, see `Uploads.next`."""
+        return self._uploads.next(read, may_draw=may_draw)
 
-        Files go their own way, one event at a time, so that a broken artifact store never holds up metrics.
-
-        Raises:
-            SinkUnavailableError: the files cannot be had or sent now; the event goes to the end of the queue.
-            SinkRefusedError: the experiment is refused; the event stays in the queue.
-        """
-        seq = self.progress.uploads[0]
-        try:
-            event = read(seq)
-            if event is not None:
-                self._upload(event)
-        except (SinkUnavailableError, OSError) as error:
-            self.progress.uploads.append(self.progress.uploads.pop(0))
-            raise SinkUnavailableError(f"files of event {seq}: {error}") from error
-        except SinkRefusedError:
-            raise
-        except Exception:  # noqa: BLE001 - a broken file must not hold up the others
-            _log.exception("the files of event %d cannot be uploaded: left out", seq)
-            self.progress.malformed += 1
-        self.progress.uploads.remove(seq)
+    def look_for_files(self) -> None:
+        """Sends what running trials have attached to their runs since the last look, see `Uploads.look`."""
+        self._uploads.look()
 
     def report_health(self, metrics: dict[str, float], time_ms: int, step: int) -> None:
         """Writes the tracker's own health and its heartbeat on the parent run, where there is one.
@@ -166,45 +142,24 @@ class Delivery:
 
         def report(run_id: str) -> None:
             tags = self._sink.read_tags(run_id)
-            if not self._owns(tags):
+            if not self._runs.owns(SWEEP_RUN, tags):
                 return  # the heartbeat is that of the latest driver's courier
             self._sink.log(run_id, metrics=points, tags={names.TAG_HEARTBEAT: str(time_ms)})
             if tags.get(names.TAG_END_REASON) == names.END_RECONCILED and not self.progress.ended:
-                self._take_back()
+                self._runs.take_back()
 
-        self._guarded(SWEEP_RUN, report)
+        self._runs.guarded(SWEEP_RUN, report)
 
-    def _take_back(self) -> None:
-        tags = {names.TAG_END_REASON: names.END_NOT_YET}
-        for trial in [*self.progress.open_trials, SWEEP_RUN]:
-            self._guarded(trial, lambda run_id: self._sink.reopen_run(run_id, tags))
+    # --- one event each ------------------------------------------------------------------------------
 
     def _handle(self, event: Event) -> None:
-        payload: Any = event.payload
-        if event.kind == events.OPEN:
-            self._open(payload)
-        elif event.kind == events.SWEEP:
-            self._sweep(event, payload)
-        elif event.kind == events.TRIAL:
-            self._trial(event, payload)
-        elif event.kind == events.RESULT:
-            self._result(event, payload)
-        elif event.kind == events.HELD:
-            self.progress.held.setdefault(event.trial, event.seq)
-        elif event.kind == events.RELEASE:
-            self._release(event, payload)
-        elif event.kind == events.HPARAMS:
-            self._hparams(event, payload)
-        elif event.kind == events.LOSS:
-            self._loss(event, payload)
-        elif event.kind == events.TRIAL_END:
-            self._trial_end(event, payload)
-        elif event.kind == events.SWEEP_END:
-            self._sweep_end(event, payload)
-        else:
+        handler = self._handlers.get(event.kind)
+        if handler is None:
             _log.warning("event %d is of an unknown kind %r: left out", event.seq, event.kind)
+        else:
+            handler(event, event.payload)
 
-    def _open(self, payload: events.Open) -> None:
+    def _open(self, event: Event, payload: events.Open) -> None:
         self.progress.opening = dict(payload)
         self.progress.experiment_id = self._sink.open_experiment(
             payload["experiment_name"], payload["experiment_id"], payload["artifact_location"]
@@ -213,69 +168,80 @@ class Delivery:
     def _sweep(self, event: Event, payload: events.Sweep) -> None:
         self.progress.sweep_id = payload["sweep_id"]
         self.progress.epoch = payload["epoch"]
-        self.progress.runs[SWEEP_RUN] = self._open_run(
-            RunSpec(payload["name"], self._identity(names.ROLE_SWEEP), payload["tags"], event.time_ms), {}
-        )
+        self.progress.checkpoints.policy(payload.get("checkpoints"))
+        self.progress.pictures = bool(payload.get("pictures"))
+        self.progress.session = names.TAG_MANUAL in payload["tags"]
+        spec = RunSpec(payload["name"], self._runs.identity(names.ROLE_SWEEP), payload["tags"], event.time_ms)
+        self.progress.runs[SWEEP_RUN], _ = self._runs.open(SWEEP_RUN, spec, {})
         self.progress.ended = False
-        if payload.get("diff"):
-            self._upload_later(event)
+        if payload.get("diff") or payload.get("texts"):
+            self._uploads.later(event)
 
     def _trial(self, event: Event, payload: events.Trial) -> None:
         trial = event.trial
         self.progress.held.pop(trial, None)  # it starts again from a checkpoint: what that lacks is superseded
         if trial in self.progress.refused:
             return
-        identity = self._identity(names.ROLE_TRIAL) | {names.TAG_TRIAL_ID: trial}
-        parent = self.progress.runs.get(SWEEP_RUN)
-        spec = RunSpec(payload["name"], identity, payload["tags"], event.time_ms, parent)
+        identity = self._runs.identity(names.ROLE_TRIAL) | {names.TAG_TRIAL_ID: trial}
+        tags = payload["tags"]
+        if "epoch" in payload:
+            self.progress.epochs[trial] = payload["epoch"]
         try:
-            run_id = self._open_run(spec, {event.time_ms: payload["resumed_step"]})
+            parent, sweep = self._above(event, payload), self.progress.runs.get(SWEEP_RUN)
+            if "parent" in payload and sweep is not None:
+                tags = {**tags, names.TAG_SWEEP_RUN: sweep}
+            if "fold" in payload and parent is not None:
+                tags = {**tags, names.TAG_SWEEP_RUN: parent}
+                parent = self._fold(payload["fold"], tags, event.time_ms, parent)
+            spec = RunSpec(payload["name"], identity, tags, event.time_ms, parent)
+            run_id, made = self._runs.open(trial, spec, {event.time_ms: payload["resumed_step"]})
         except SinkRefusedError as error:
-            self._give_up(trial, error)
+            self._runs.give_up(trial, error)
             return
         self.progress.runs[trial] = run_id
+        if made:
+            self._sealing.made(trial)
         if trial not in self.progress.open_trials:
             self.progress.open_trials.append(trial)
+        if names.TAG_STORAGE in payload["tags"]:
+            self.progress.storages[trial] = payload["tags"][names.TAG_STORAGE]
+        self.progress.checkpoints.reopen(trial)
         self._params(trial, payload["params"])
         if "config" in payload:
-            self._upload_later(event)
+            self._uploads.later(event)
 
-    def _identity(self, role: str) -> dict[str, str]:
-        if self.progress.sweep_id is None:
-            raise ValueError("the journal lacks the event that names its sweep")
-        return {names.TAG_SWEEP_ID: self.progress.sweep_id, names.TAG_ROLE: role}
+    def _fold(self, fold: str, tags: Mapping[str, str], time_ms: int, parent: str) -> str:
+        """Returns the run of a fold; makes it for the first of its trials."""
+        if fold not in self.progress.folds:
+            identity = self._runs.identity(names.ROLE_FOLD) | {names.TAG_FOLD: fold}
+            own = {key: tags[key] for key in _ON_FOLDS if key in tags}
+            spec = RunSpec(f"fold {fold}", identity, own, time_ms, parent)
+            self.progress.folds[fold], _ = self._runs.open(FOLD + fold, spec, {})
+        return self.progress.folds[fold]
 
-    def _open_run(self, spec: RunSpec, attempt: Mapping[int, int]) -> str:
-        """Finds the run, or makes it; `attempt` maps when it started (Unix ms) to the step it resumed from."""
-        experiment_id, sweep_id = self.progress.experiment_id, self.progress.sweep_id
-        if experiment_id is None or sweep_id is None:
-            raise ValueError("the journal lacks the event that opens its experiment")
-        with self._exclusive(sweep_id):
-            found = self._sink.find_run(experiment_id, spec.identity)
-            attempts = _merged_attempts(found.tags if found else {}, attempt)
-            tags = {**spec.tags, **attempts, names.TAG_EPOCH: str(self.progress.epoch)}
-            if found is None:
-                return self._sink.create_run(experiment_id, replace(spec, tags=tags))
-            if self._owns(found.tags):
-                self._sink.reopen_run(found.run_id, tags)
-            elif attempts:
-                self._sink.log(found.run_id, tags=attempts)
-            return found.run_id
-
-    def _owns(self, tags: Mapping[str, str]) -> bool:
-        """Tells whether no later driver has opened the run with these tags."""
-        epoch = tags.get(names.TAG_EPOCH, "")
-        return not epoch.isdecimal() or int(epoch) <= self.progress.epoch
+    def _above(self, event: Event, payload: events.Trial) -> str | None:
+        above = payload.get("parent")
+        if above is None:
+            return self.progress.runs.get(SWEEP_RUN)
+        known = self.progress.runs.get(above["trial"])
+        return known or self._runs.above(above["trial"], above["name"], event.time_ms)
 
     def _result(self, event: Event, payload: events.Result) -> None:
         _, points = self._pending.setdefault(event.trial, (event.seq, []))
+        self._params(event.trial, payload.get("params", {}))
         step = payload["step"]
+        self.progress.last_results[event.trial] = [step, event.time_ms]
         points.extend(MetricPoint(key, value, event.time_ms, step) for key, value in payload["metrics"].items())
         if "tags" in payload:
-            alerts = payload["tags"]
-            self._guarded(event.trial, lambda run_id: self._sink.log(run_id, tags=alerts))
+            self._runs.tag(event.trial, payload["tags"])
         if len(points) >= FLUSH_POINTS:
             self._flush(event.trial)
+
+    def _held(self, event: Event, payload: events.Result) -> None:
+        self.progress.held.setdefault(event.trial, event.seq)
+
+    def _episode(self, event: Event, payload: events.Episode) -> None:
+        self._pools.add(event, payload)
 
     def _release(self, event: Event, payload: events.Release) -> None:
         trial, upto = event.trial, payload["upto"]
@@ -294,10 +260,21 @@ class Delivery:
         entry = [event.time_ms, step, payload.get("donor", ""), sorted(changed)]
 
         def write(run_id: str) -> None:
-            lineage = _merged_lineage(self._sink.read_tags(run_id).get(names.TAG_LINEAGE, "[]"), entry)
+            lineage = merged_lineage(self._sink.read_tags(run_id).get(names.TAG_LINEAGE, "[]"), entry)
             self._sink.log(run_id, metrics=points, tags={**tags, names.TAG_LINEAGE: lineage})
+            self._sealing.keep(event.trial, points)
 
-        self._guarded(event.trial, write)
+        self._runs.guarded(event.trial, write)
+
+    def _checkpoint(self, event: Event, payload: events.Checkpoint) -> None:
+        step, time_ms = self.progress.last_results.get(event.trial, (None, 0))
+        if step == payload["step"]:  # else its values cannot be told from new ones, and are not linked
+            self.progress.result_times[str(event.seq)] = time_ms
+        self._uploads.later(event)  # a store whose models fail must not hold up metrics
+        self.progress.checkpoints.note(event.trial, payload)
+
+    def _files(self, event: Event, payload: events.Files) -> None:
+        self._uploads.later(event)
 
     def _loss(self, event: Event, payload: events.Loss) -> None:
         self.progress.losses[str(event.seq)] = payload["count"]
@@ -305,140 +282,73 @@ class Delivery:
         said = f"{total or 'an unknown number of'} events lost: {payload['reason']}"
         point = MetricPoint("tracker/lost_events", float(total), event.time_ms, event.seq)
         tags = {names.TAG_DEGRADED: said}
-        self._guarded(SWEEP_RUN, lambda run_id: self._sink.log(run_id, metrics=[point], tags=tags))
+        self._runs.guarded(SWEEP_RUN, lambda run_id: self._sink.log(run_id, metrics=[point], tags=tags))
 
     def _trial_end(self, event: Event, payload: events.TrialEnd) -> None:
         trial = event.trial
         self.progress.held.pop(trial, None)
         self._flush(trial)
+        self._pools.close(trial)
         self._params(trial, payload.get("params", {}))
-        if payload["folders"] or "traceback" in payload:
-            self._upload_later(event)
-        self._end_run(trial, payload["status"], event.time_ms, payload["tags"])
+        if payload["folders"] or "traceback" in payload or self.progress.pictures or trial in self.progress.made:
+            self._uploads.later(event)
+        self.progress.checkpoints.settle(trial)
+        self._runs.end(trial, payload["status"], event.time_ms, payload["tags"])
         if trial in self.progress.open_trials:
             self.progress.open_trials.remove(trial)
+        self.progress.storages.pop(trial, None)
 
     def _sweep_end(self, event: Event, payload: events.SweepEnd) -> None:
         for trial in list(self._pending):
             self._flush(trial)
         self._close_open_trials("KILLED", event.time_ms, {})
-        self._end_run(SWEEP_RUN, payload["status"], event.time_ms, payload["tags"])
+        self._end_folds(payload["status"], event.time_ms, payload["tags"])
+        self._runs.end_sweep(payload["status"], event.time_ms, payload["tags"])
+        if self._sealing.wanted:
+            self._uploads.later(event)  # after the trials' own files
         self.progress.ended = True
 
-    def _end_run(self, trial: str, status: str, end_ms: int, tags: Mapping[str, str]) -> None:
-        def end(run_id: str) -> None:
-            if self._owns(self._sink.read_tags(run_id)):
-                self._sink.log(run_id, tags=tags)
-                self._sink.set_status(run_id, status, end_ms)
-
-        self._guarded(trial, end)
-
-    def _upload_later(self, event: Event) -> None:
-        if event.seq not in self.progress.uploads:
-            self.progress.uploads.append(event.seq)
-
-    def _upload(self, event: Event) -> None:
-        payload: Any = event.payload
-        trial = event.trial
-        if event.kind == events.SWEEP:
-            self._guarded(trial, lambda run_id: self._sink.log_text(run_id, payload["diff"], names.DIFF_ARTIFACT))
-        elif event.kind == events.TRIAL:
-            text = json.dumps(payload["config"], indent=1, sort_keys=True)
-            self._guarded(trial, lambda run_id: self._sink.log_text(run_id, text, names.CONFIG_ARTIFACT))
-        elif event.kind == events.TRIAL_END:
-            if "traceback" in payload:
-                error = payload["traceback"]
-                self._guarded(trial, lambda run_id: self._sink.log_text(run_id, error, names.ERROR_ARTIFACT))
-            for folder, source in payload["folders"].items():
-                self._upload_folder(trial, folder, source)
-
-    def _upload_folder(self, trial: str, folder: str, source: str) -> None:
-        with tempfile.TemporaryDirectory(prefix="drl-track-") as scratch:
-            local = self._fetch(folder, source, Path(scratch))
-            if local is not None:
-                self._guarded(trial, lambda run_id: self._sink.log_folder(run_id, local, folder))
+    # --- shared by several ---------------------------------------------------------------------------
 
     def _close_open_trials(self, status: str, end_ms: int, tags: Mapping[str, str]) -> None:
         for trial in list(self.progress.open_trials):
-            self._end_run(trial, status, end_ms, tags)
+            self._pools.close(trial)
+            self.progress.checkpoints.settle(trial)
+            self._runs.end(trial, status, end_ms, tags)
+            self._uploads.adopt(trial)
             self.progress.open_trials.remove(trial)
+            self.progress.storages.pop(trial, None)
+
+    def _end_folds(self, status: str, end_ms: int, tags: Mapping[str, str]) -> None:
+        for fold in self._runs.folds():
+            self._runs.end(fold, status, end_ms, tags)
 
     def _flush(self, trial: str) -> None:
         if trial in self._pending:
-            _, points = self._pending[trial]
-            self._guarded(trial, lambda run_id: self._sink.log(run_id, metrics=points))
+            self._send(trial, self._pending[trial][1])
             del self._pending[trial]
-            self.progress.points += len(points)
+
+    def _send(self, trial: str, points: list[MetricPoint]) -> None:
+        self._runs.guarded(trial, lambda run_id: self._sink.log(run_id, metrics=points))
+        self._sealing.keep(trial, points)
+        self.progress.points += len(points)
 
     def _params(self, trial: str, params: dict[str, str]) -> None:
-        run_id = self.progress.runs.get(trial)
-        if not params or run_id is None or trial in self.progress.refused:
+        run_id = self._runs.takes(trial)
+        if not params or run_id is None:
             return
-        try:
-            self._sink.log(run_id, params=params)
-        except SinkRefusedError as error:
-            # Parameters cannot change in MLflow; after PBT or an edited restore the first ones stay.
-            _log.warning("parameters of trial %s stay as they were: %s", trial, error)
-
-    def _guarded(self, trial: str, call: Callable[[str], None]) -> None:
-        """Runs a call on a trial's run; a run that refuses for good is given up, the others flow on."""
-        run_id = self.progress.runs.get(trial)
-        if run_id is None or trial in self.progress.refused:
-            return
-        try:
-            call(run_id)
-        except SinkRefusedError as error:
-            self._give_up(trial, error)
-
-    def _give_up(self, trial: str, error: SinkRefusedError) -> None:
-        """Marks a run that takes nothing more.
-
-        Raises:
-            SinkRefusedError: the experiment itself is refused, and with it every run: then nothing is given
-                up, everything waits until it is restored.
-        """
-        self._sink.open_experiment(None, self.progress.experiment_id, None)
-        _log.error("the run of %s takes nothing more: %s", f"trial {trial}" if trial else "the sweep", error)
-        self.progress.refused[trial] = str(error)
+        pairs = list(params.items())
+        # A request at a time: all at once, thousands would never get through a server that fails every third.
+        for first in range(self._params_sent.get(trial, 0), len(pairs), _PARAMS_AT_ONCE):
+            try:
+                self._sink.log(run_id, params=dict(pairs[first : first + _PARAMS_AT_ONCE]))
+            except SinkRefusedError as error:
+                # Parameters cannot change in MLflow; after PBT or an edited restore the first ones stay.
+                _log.warning("parameters of trial %s stay as they were: %s", trial, error)
+            self._params_sent[trial] = first + _PARAMS_AT_ONCE
+            self.progress.pieces += 1
+        self._params_sent.pop(trial, None)
 
 
 def _hparam_points(values: Mapping[str, str], time_ms: int, step: int) -> list[MetricPoint]:
-    """Returns the points of those hyperparameters that are numbers."""
-    points = []
-    for key, value in values.items():
-        try:
-            number = names.finite(float(value))
-        except ValueError:
-            continue
-        if number is not None:
-            points.append(MetricPoint(_hparam_name(key), number, time_ms, step))
-    return points
-
-
-def _hparam_name(key: str) -> str:
-    name = f"hparam/{key}"  # the key is legal; with the prefix it may be too long
-    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 9]}-{names.hash_text(name):08x}"
-
-
-def _merged_lineage(tag: str, entry: list[Any]) -> str:
-    """Returns the lineage tag with one more entry, in order of time, the oldest left out where it gets too long."""
-    try:
-        known = {int(old[0]): old for old in json.loads(tag)}
-    except (ValueError, TypeError, LookupError):  # somebody edited the tag
-        known = {}
-    merged = [one for _, one in sorted({**known, int(entry[0]): entry}.items())]
-    while len(text := json.dumps(merged)) > _LINEAGE_LIMIT and len(merged) > 1:
-        del merged[0]
-    return text
-
-
-def _merged_attempts(tags: Mapping[str, str], attempt: Mapping[int, int]) -> dict[str, str]:
-    """Returns the tag that lists every attempt as [number, started_ms, resumed_step], earlier drivers' included."""
-    if not attempt:
-        return {}
-    try:
-        known = {int(started): int(step) for _, started, step in json.loads(tags.get(names.TAG_ATTEMPTS, "[]"))}
-    except (ValueError, TypeError):  # somebody edited the tag
-        known = {}
-    merged = sorted({**known, **attempt}.items())
-    return {names.TAG_ATTEMPTS: json.dumps([[number, *pair] for number, pair in enumerate(merged, start=1)])}
+    return [MetricPoint(key, value, time_ms, step) for key, value in names.hparam_values(values).items()]

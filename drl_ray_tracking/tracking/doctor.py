@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Final
 
 from drl_ray_tracking.errors import ConfigurationError, JournalError
-from drl_ray_tracking.tracking.courier import read_status
+from drl_ray_tracking.home import HOME_VARIABLE, home
+from drl_ray_tracking.tracking.courier_status import read_status
 from drl_ray_tracking.tracking.journal import (
-    HOME_VARIABLE,
     NETWORK_FILESYSTEMS,
     driver_is_alive,
     filesystem_type,
-    home,
     journals,
     last_sequence,
 )
 from drl_ray_tracking.tracking.mlflow_sink import MlflowSink, bounded_requests
+from drl_ray_tracking.tracking.remedies import remedy
 from drl_ray_tracking.tracking.sink import SinkRefusedError, SinkUnavailableError
 from drl_ray_tracking.tracking.spool import journal_limit_mb
 from drl_ray_tracking.tracking.target import Target, resolve_target
@@ -162,7 +162,7 @@ def _ask(target: Target) -> list[Finding]:
         sink = MlflowSink(target.uri)
         experiment_id = sink.try_reading()
     except (SinkUnavailableError, SinkRefusedError) as error:
-        return [Finding(False, f"{shown} does not answer: {_short(error)}", _remedy(error, target.uri))]
+        return [Finding(False, f"{shown} does not answer: {_short(error)}", remedy(error, target.uri))]
     reached = Finding(True, f"{shown} answers", "nothing to do")
     if experiment_id is None:
         return [reached, Finding(True, "writing was not tried: there is no experiment", "the first sweep makes one")]
@@ -170,23 +170,9 @@ def _ask(target: Target) -> list[Finding]:
         sink.try_writing(experiment_id, f"{_PROBE}.{uuid.uuid4().hex[:8]}")
     except (SinkUnavailableError, SinkRefusedError) as error:
         what = f"{shown} takes no write (a tag on experiment {experiment_id}): {_short(error)}"
-        return [reached, Finding(False, what, _remedy(error, target.uri))]
+        return [reached, Finding(False, what, remedy(error, target.uri))]
     tried = f"it takes writes (a tag on experiment {experiment_id}, taken away again)"
     return [reached, Finding(True, tried, "nothing to do")]
-
-
-def _remedy(error: Exception, uri: str) -> str:
-    said = str(error)
-    if "403" in said or "Invalid Host header" in said:
-        return (
-            "the server refuses this host name or user: start it with `--allowed-hosts` naming the host of "
-            f"{uri}, or ask for the permission"
-        )
-    if "401" in said:
-        return "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"
-    if uri.startswith("http"):
-        return "start the server, correct the address, or train with `offline: true` and deliver later"
-    return "see what the database says; `mlflow db upgrade` if it was made by an older MLflow"
 
 
 def _short(error: Exception) -> str:

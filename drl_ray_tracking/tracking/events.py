@@ -14,9 +14,12 @@ RESULT: Final = "result"
 HELD: Final = "held"  # a Result that waits for a checkpoint to cover it
 RELEASE: Final = "release"
 HPARAMS: Final = "hparams"
+CHECKPOINT: Final = "checkpoint"
 TRIAL_END: Final = "trial_end"
 SWEEP_END: Final = "sweep_end"
+FILES: Final = "files"
 LOSS: Final = "loss"
+EPISODE: Final = "episode"  # of a manual run
 
 
 class Open(TypedDict):
@@ -29,6 +32,13 @@ class Open(TypedDict):
     artifact_location: str | None
 
 
+class CheckpointPolicy(TypedDict):
+    """Which checkpoints are uploaded; every one becomes a pointer."""
+
+    upload: str  # none | last | best | all
+    keep: int | None  # per trial; None keeps all
+
+
 class Sweep(TypedDict):
     """The sweep this driver runs: becomes the parent run, or reopens it after a restore."""
 
@@ -37,6 +47,9 @@ class Sweep(TypedDict):
     name: str
     tags: dict[str, str]
     diff: NotRequired[str]  # `git diff HEAD` of a dirty work tree
+    checkpoints: NotRequired[CheckpointPolicy]
+    texts: NotRequired[dict[str, str]]  # artifact file -> what it says
+    pictures: NotRequired[bool]  # whether those of each ended trial are drawn
 
 
 class Trial(TypedDict):
@@ -47,6 +60,16 @@ class Trial(TypedDict):
     tags: dict[str, str]
     config: NotRequired[object]  # the full configuration, redacted
     resumed_step: int
+    fold: NotRequired[str]  # its run stands below one of this fold, and that below the sweep's
+    epoch: NotRequired[int]  # of this run alone, where it was resumed apart from its sweep
+    parent: NotRequired[Above]  # the run it is nested below; without it, the sweep's
+
+
+class Above(TypedDict):
+    """A run that others are nested below; it may be another process's."""
+
+    trial: str
+    name: str
 
 
 class Result(TypedDict):
@@ -54,7 +77,17 @@ class Result(TypedDict):
 
     step: int
     metrics: dict[str, float]
-    tags: NotRequired[dict[str, str]]  # alerts raised by this result
+    tags: NotRequired[dict[str, str]]  # alerts raised by this result, and what a manual run sets
+    params: NotRequired[dict[str, str]]  # of a manual run
+
+
+class Episode(TypedDict):
+    """One finished episode of a manual run; those of one pool are measured together."""
+
+    split: str  # train | eval
+    step: int
+    pool: str
+    summary: str  # see `episode_pools`
 
 
 class Release(TypedDict):
@@ -72,8 +105,32 @@ class Hparams(TypedDict):
     donor: NotRequired[str]  # the trial whose checkpoint this one goes on from
 
 
+class Saved(TypedDict):
+    """A checkpoint in Tune's storage, as delivery remembers it."""
+
+    name: str
+    uri: str
+    step: int
+    iteration: int
+    score: NotRequired[float]  # higher is better
+
+
+class Checkpoint(Saved):
+    """A trial saved a checkpoint; `metrics` are the values of the result it belongs to."""
+
+    metrics: dict[str, float]
+
+
+class Files(TypedDict):
+    """Files for a run: everything in `path` goes into an artifact folder, and is then removed unless it `stays`."""
+
+    folder: str
+    path: str
+    stays: NotRequired[bool]
+
+
 class TrialEnd(TypedDict):
-    """A trial is over. `folders` maps an artifact folder to where its files are."""
+    """A trial is over. `folders` maps an artifact folder, or '' for the top, to where its files are."""
 
     status: str  # FINISHED | FAILED | KILLED
     tags: dict[str, str]

@@ -7,22 +7,22 @@ import json
 import logging
 import os
 import platform
-import re
 import subprocess
 import sys
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any, Final
 
 from drl_ray_tracking import names
-from drl_ray_tracking.errors import ConfigurationError
-from drl_ray_tracking.tracking.past import without_addresses
-from drl_ray_tracking.tracking.redaction import redact
+from drl_ray_tracking.fingerprint import jsonable
+from drl_ray_tracking.trials.past import without_addresses
+from drl_ray_tracking.trials.redaction import redact
+from drl_ray_tracking.trials.tracked import Defaults, Tracked
 
 _log = logging.getLogger(__name__)
-RUN_NAME: Final = "{algorithm}-{market}-{timeframe}-{seed}-{hash}"
 _DIFF_LIMIT: Final = 1_000_000
 _RESOURCES: Final = ("CPU", "GPU", "memory", "object_store_memory")
 
@@ -55,27 +55,37 @@ def claim_sweep(filesystem: Any, experiment_path: str, name: str) -> SweepIdenti
     except (ValueError, KeyError, TypeError) as error:  # half a file, or a person's
         _log.warning("%s is not readable (%s): this becomes a new sweep", path, error)
     filesystem.create_dir(experiment_path, recursive=True)
+    _write(filesystem, path, json.dumps(asdict(identity)))
+    return identity
+
+
+def write_tracked(filesystem: Any, experiment_path: str, tracked: Tracked) -> None:
+    """Keeps how the sweep's trials are tracked beside its identity."""
+    _write(filesystem, f"{experiment_path}/{names.TRIALS_FILE}", tracked.to_text())
+
+
+def _write(filesystem: Any, path: str, text: str) -> None:
     # Renamed into place: half an identity would make the next driver a sweep of its own.
     with filesystem.open_output_stream(f"{path}.new") as stream:
-        stream.write(json.dumps(asdict(identity)).encode())
+        stream.write(text.encode())
     filesystem.move(f"{path}.new", path)
-    return identity
 
 
 def context_tags() -> dict[str, str]:
     """Returns who runs what, where: user, source, code version, Ray version, job, node."""
     source = Path(sys.argv[0]).resolve() if sys.argv and sys.argv[0] else Path.cwd()
-    tags = {
-        "mlflow.user": _user(),
-        "mlflow.source.name": str(source),
-        "mlflow.source.type": "LOCAL",
-        names.TAG_NODE: platform.node(),
-    }
-    folder = source.parent if source.is_file() else Path.cwd()
+    tags = {"mlflow.source.type": "LOCAL", names.TAG_NODE: platform.node(), **person_and_code(source)}
+    tags.update(_ray_tags())
+    return tags
+
+
+def person_and_code(source: Path) -> dict[str, str]:
+    """Returns who runs which file at which commit."""
+    tags = {"mlflow.user": _user(), "mlflow.source.name": str(source)}
+    folder = source.resolve().parent if source.is_file() else Path.cwd()
     commit = _git(folder, "rev-parse", "HEAD") or _git(Path.cwd(), "rev-parse", "HEAD")
     if commit:
         tags["mlflow.source.git.commit"] = commit
-    tags.update(_ray_tags())
     return tags
 
 
@@ -83,6 +93,12 @@ def working_diff(secrets: Sequence[str]) -> str:
     """Returns `git diff HEAD` of the working directory, redacted and bounded; empty where clean."""
     # Redacted before it is cut: half a secret would not be found.
     return str(redact(_git(Path.cwd(), "diff", "HEAD"), secrets))[:_DIFF_LIMIT]
+
+
+def installed_versions() -> str:
+    """Returns every installed distribution as a line `name==version`, sorted: the lock of this environment."""
+    found = {(dist.metadata["Name"] or "?").lower(): dist.version for dist in distributions()}
+    return "".join(f"{name}=={version}\n" for name, version in sorted(found.items()))
 
 
 def _user() -> str:
@@ -102,9 +118,11 @@ def _ray_tags() -> dict[str, str]:
         tags[names.TAG_CLUSTER] = json.dumps({kind: resources[kind] for kind in _RESOURCES if kind in resources})
     job = os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR")
     if job:
-        submission = json.loads(job).get("metadata", {}).get("job_submission_id")
-        if submission:
-            tags[names.TAG_SUBMISSION_ID] = str(submission)
+        metadata = json.loads(job).get("metadata") or {}
+        # A job's driver knows neither the person nor the code: who submitted it says so in its metadata.
+        tags.update({key: str(value) for key, value in metadata.items() if key.startswith("mlflow.")})
+        if metadata.get("job_submission_id"):
+            tags[names.TAG_SUBMISSION_ID] = str(metadata["job_submission_id"])
     return tags
 
 
@@ -123,104 +141,24 @@ def _git(folder: Path, *arguments: str) -> str:
     return done.stdout.strip() if done.returncode == 0 else ""
 
 
-@dataclass(frozen=True)
-class TrialIdentity:
-    """What tells one trial from another; parts that do not apply are empty."""
-
-    trial_id: str
-    algorithm: str
-    env: str
-    symbols: tuple[str, ...]
-    timeframe: str
-    seed: str
-    config_hash: str
-
-    def tags(self) -> dict[str, str]:
-        """Returns the parts as tags."""
-        parts = {
-            names.TAG_ALGORITHM: self.algorithm,
-            names.TAG_ENV: self.env,
-            names.TAG_SYMBOLS: ",".join(self.symbols),
-            names.TAG_TIMEFRAME: self.timeframe,
-            names.TAG_SEED: self.seed,
-            names.TAG_CONFIG_HASH: self.config_hash,
-        }
-        return {key: value for key, value in parts.items() if value}
-
-    def run_name(self, pattern: str) -> str:
-        """Fills a pattern such as `{algorithm}-{market}-{timeframe}-{seed}-{hash}`; empty parts fall out.
-
-        `{market}` is the symbols, or the environment's name where nothing is traded; a trial without a
-        seed carries the end of its trial id instead, so that names stay apart.
-        """
-        symbols = "+".join(self.symbols[:3]) + (f"+{len(self.symbols) - 3}" if len(self.symbols) > 3 else "")
-        parts = {
-            "algorithm": self.algorithm.lower(),
-            "market": symbols or self.env,
-            "timeframe": self.timeframe,
-            "seed": f"s{self.seed}" if self.seed else self.trial_id[-5:],
-            "hash": self.config_hash[:6],
-            "trial_id": self.trial_id,
-            "env": self.env,
-        }
-        filled = pattern.format(**parts)
-        return re.sub(r"-{2,}", "-", filled).strip("-") or self.trial_id
-
-
-def check_run_name(pattern: str) -> None:
-    """Raises ConfigurationError where `TrialIdentity.run_name` could not fill the pattern."""
-    probe = TrialIdentity("id", "algorithm", "env", (), "", "", "hash")
-    try:
-        probe.run_name(pattern)
-    except (KeyError, IndexError, ValueError, AttributeError) as error:
-        raise ConfigurationError(
-            f"run_name={pattern!r} cannot be filled ({type(error).__name__}: {error}); it may use {{algorithm}}, "
-            "{market}, {timeframe}, {seed}, {hash}, {trial_id} and {env}"
-        ) from error
-
-
-def identify_trial(
-    trial_id: str, trainable: str, config: Mapping[str, Any], digest: str, tags: Mapping[str, str]
-) -> TrialIdentity:
-    """Reads a trial's identity off its configuration; the sweep's tags fill what the configuration lacks."""
-    env_config = config.get("env_config")
-    env_config = env_config if isinstance(env_config, Mapping) else {}
-    seed = config.get("seed", env_config.get("seed"))
-    env = config.get("env")
-    return TrialIdentity(
-        trial_id=trial_id,
-        algorithm=trainable,
-        env=str(env).rsplit(":", 1)[-1].rsplit(".", 1)[-1] if env else "",
-        symbols=_symbols(env_config) or tuple(part for part in tags.get(names.TAG_SYMBOLS, "").split(",") if part),
-        timeframe=str(env_config.get("timeframe", tags.get(names.TAG_TIMEFRAME, ""))),
-        seed="" if seed is None else str(seed),
-        config_hash=digest,
-    )
-
-
-def _symbols(env_config: Mapping[str, Any]) -> tuple[str, ...]:
-    segments = env_config.get("segments")
-    found: list[str] = []
-    if isinstance(segments, Sequence):
-        found = [str(segment["symbol"]) for segment in segments if isinstance(segment, Mapping) and "symbol" in segment]
-    for key in ("symbol", "symbols"):
-        given = env_config.get(key)
-        if isinstance(given, str):
-            found.append(given)
-        elif isinstance(given, Sequence):
-            found.extend(str(item) for item in given)
-    return tuple(dict.fromkeys(found))
-
-
-def default_config(trainable: str) -> dict[str, Any]:
-    """Returns an algorithm's default configuration as Tune writes one to its files; empty where there is none."""
-    from ray.air._internal.json import SafeFallbackEncoder
+def default_config(trainable: str) -> Defaults:
+    """Returns the defaults of an algorithm of RLlib's by its registered name; empty where there are none."""
     from ray.tune.registry import get_trainable_cls
 
     try:
-        algorithm: Any = get_trainable_cls(trainable)  # type: ignore[no-untyped-call]
-        default = algorithm.get_default_config().to_dict()
+        return defaults_of(get_trainable_cls(trainable))  # type: ignore[no-untyped-call]
     except Exception as error:  # noqa: BLE001 - an algorithm of the user's, not registered in this process
         _log.info("the defaults of %s are not known: %s", trainable, error)
-        return {}
-    return dict(without_addresses(json.loads(json.dumps(default, cls=SafeFallbackEncoder))))
+        return Defaults()
+
+
+def defaults_of(trainable: Any) -> Defaults:
+    """Returns the defaults of a trainable class; empty where it has none."""
+    from ray.air._internal.json import SafeFallbackEncoder
+
+    if not hasattr(trainable, "get_default_config"):
+        return Defaults()
+    default = trainable.get_default_config()
+    default = default.to_dict() if hasattr(default, "to_dict") else default
+    written = without_addresses(json.loads(json.dumps(default, cls=SafeFallbackEncoder)))
+    return Defaults(jsonable(default), written)

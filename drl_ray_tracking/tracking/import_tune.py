@@ -17,19 +17,19 @@ from typing import Any, Final
 
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError
-from drl_ray_tracking.fingerprint import config_hash
 from drl_ray_tracking.tracking import courier, events
-from drl_ray_tracking.tracking.endings import stopped_by, trial_ending
-from drl_ray_tracking.tracking.identity import RUN_NAME, default_config, identify_trial
+from drl_ray_tracking.tracking.identity import default_config
 from drl_ray_tracking.tracking.journal import JournalWriter, new_journal_directory
-from drl_ray_tracking.tracking.metrics import MetricSelection, result_step
 from drl_ray_tracking.tracking.mlflow_sink import MlflowSink, bounded_requests
-from drl_ray_tracking.tracking.parameters import identifying_parameters
-from drl_ray_tracking.tracking.past import PastExperiment, PastTrial, read_experiment, without_addresses
 from drl_ray_tracking.tracking.reconcile import LEAST_MINUTES
-from drl_ray_tracking.tracking.redaction import known_secrets, redact
 from drl_ray_tracking.tracking.sink import FoundRun, SinkRefusedError, SinkUnavailableError
 from drl_ray_tracking.tracking.target import Target, resolve_target
+from drl_ray_tracking.trials.endings import stopped_by, trial_ending
+from drl_ray_tracking.trials.past import PastExperiment, PastTrial, read_experiment
+from drl_ray_tracking.trials.place import Place
+from drl_ray_tracking.trials.redaction import known_secrets, redact
+from drl_ray_tracking.trials.retold import Changed, Reported, Restarted, Retold, result_time_ms, retell
+from drl_ray_tracking.trials.tracked import Defaults, Tracked
 
 _PATIENCE_S: Final = 60.0
 _Written = tuple[int, str, str, Mapping[str, Any]]  # Unix ms, kind, trial, payload
@@ -54,11 +54,13 @@ class _Known:
     points: set[tuple[str, int]] = field(default_factory=set)
 
 
-def import_tune(folder: Path, tracking_uri: str | None, experiment: str, *, now_ms: Callable[[], int]) -> ImportOutcome:
-    """Imports a past Tune experiment from a local directory.
+def import_tune(
+    folder: str | Path, tracking_uri: str | None, experiment: str, *, now_ms: Callable[[], int]
+) -> ImportOutcome:
+    """Imports a past Tune experiment from its directory.
 
     Args:
-        folder: the experiment's directory, as Tune names it at the end of a run.
+        folder: the experiment's directory, as Tune names it at the end of a run; local, or a URI pyarrow opens.
         tracking_uri: the store, as `resolve_target` takes it.
         experiment: the MLflow experiment's name; made if it does not exist.
         now_ms: Unix time in milliseconds: a sweep whose heartbeat is fresh is still running.
@@ -66,7 +68,7 @@ def import_tune(folder: Path, tracking_uri: str | None, experiment: str, *, now_
     Raises:
         ConfigurationError: this is no Tune experiment, it is still running, or the store cannot be reached or refuses.
     """
-    past = read_experiment(folder)
+    past = read_experiment(Place.at(folder))
     target = resolve_target(tracking_uri)
     sweep_id = str(past.identity.get("sweep_id") or _digest(past))
     # MLflow roots a new SQLite store's `Default` experiment in the working directory.
@@ -80,7 +82,8 @@ def import_tune(folder: Path, tracking_uri: str | None, experiment: str, *, now_
             raise ConfigurationError(f"MLflow at {target.uri} cannot be reached: {error}") from error
         except SinkRefusedError as error:
             raise ConfigurationError(f"MLflow at {target.uri} refuses: {error}") from error
-    written = [event for trial in past.trials for event in _trial_events(trial, known[trial.trial_id])]
+    tracked = past.tracked or Tracked(defaults=_defaults(past))
+    written = [event for trial in past.trials for event in _trial_events(trial, tracked, known[trial.trial_id])]
     points = sum(len(payload["metrics"]) for _, kind, _, payload in written if kind == events.RESULT)
     if not written and parent.run is not None and not parent.running:
         return ImportOutcome(sweep_id, 0, 0, None)
@@ -88,6 +91,11 @@ def import_tune(folder: Path, tracking_uri: str | None, experiment: str, *, now_
     delivered = _deliver(journal, target)
     runs = sum(one.run is None for one in [parent, *known.values()])
     return ImportOutcome(sweep_id, runs, points, None if delivered else journal)
+
+
+def _defaults(past: PastExperiment) -> Defaults:
+    rllib = next((trial for trial in past.trials if names.is_rllib_result(trial.last)), None)
+    return default_config(rllib.trainable) if rllib else Defaults()
 
 
 def _digest(past: PastExperiment) -> str:
@@ -122,31 +130,25 @@ def _look(
     }
 
 
-def _trial_events(trial: PastTrial, known: _Known) -> list[_Written]:
+def _trial_events(trial: PastTrial, tracked: Tracked, known: _Known) -> list[_Written]:
     """Returns what the store lacks of a trial, with times of its own: nothing where it has everything."""
     secrets = known_secrets()
-    tracked = known.run is not None
-    config = trial.config()
-    defaults = default_config(trial.trainable) if names.is_rllib_result(trial.last) else {}
-
-    def params(of: Mapping[str, Any]) -> dict[str, str]:
-        return identifying_parameters(redact(without_addresses(of), secrets), defaults, redact(trial.searched, secrets))
-
-    body = list(_result_events(trial, known, params))
-    if tracked and not body and not known.running:
+    there = known.run is not None
+    told = retell(trial, tracked, secrets)
+    body = list(_body(trial.trial_id, told, known))
+    if there and not body and not known.running:
         return []
-    first, resumed = _start(known, body, trial)
-    plain = redact(config, ())
-    identity = identify_trial(trial.trial_id, trial.trainable, plain, config_hash(plain), {})
+    first, resumed = _start(known, told)
+    tags = {**tracked.tags, **told.identity.tags(), names.TAG_STORAGE: trial.folder.uri}
     start = events.Trial(
-        name=identity.run_name(RUN_NAME),
-        params={} if tracked else params(config),
-        tags={} if tracked else redact({**identity.tags(), names.TAG_STORAGE: str(trial.folder)}, secrets),
+        name=told.name,
+        params={} if there else dict(told.params),
+        tags={} if there else redact(tags, secrets),
         resumed_step=resumed,
     )
-    if not tracked:
-        start["config"] = redact(config, secrets)
-    last = body[-1][0] if body else _time_ms(trial.last, first)
+    if not there:
+        start["config"] = told.config
+    last = body[-1][0] if body else result_time_ms(trial.last, first)
     return [
         (first, events.TRIAL, trial.trial_id, start),
         *body,
@@ -154,52 +156,27 @@ def _trial_events(trial: PastTrial, known: _Known) -> list[_Written]:
     ]
 
 
-def _result_events(
-    trial: PastTrial, known: _Known, params: Callable[[Mapping[str, Any]], dict[str, str]]
-) -> Iterator[_Written]:
-    """Yields results, restarts and changes of parameters.
-
-    Tune writes whole seconds: every event is put at least a millisecond after the one before, so that readers can
-    tell the results of an attempt from those it superseded.
-    """
-    selection = MetricSelection()
-    tracked = known.run is not None
-    clock = 0
-    config: Any = None
-    current: dict[str, str] = {}
-    first: dict[str, str] = {}
-    steps: dict[int, int] = {}  # iteration -> step
-    resumed = 0
-    for result in trial.results():
-        moment = max(clock + 1, _time_ms(result, clock + 1))
-        iteration = int(names.finite(result.get(names.ITERATION)) or 0)
-        if result.get("iterations_since_restore") == 1 and steps:
-            resumed = max((step for done, step in steps.items() if done < iteration), default=0)
-            again = events.Trial(name="", params={}, tags={}, resumed_step=resumed)
-            if not tracked:
-                yield moment, events.TRIAL, trial.trial_id, again
-            moment += 1
-        now = result.get("config")
-        if isinstance(now, dict) and now != config:
-            found, config = params(now), now
-            changed = {key: value for key, value in found.items() if current and current.get(key) != value}
-            if changed:
-                initial = {key: current[key] for key in changed if first.get(key) == current.get(key)}
-                change = events.Hparams(step=resumed, changed=changed, initial=initial)
-                if not tracked:
-                    yield moment, events.HPARAMS, trial.trial_id, change
-                moment += 1
-            current = found
-            first = first or found
-        step = steps[iteration] = result_step(result)
-        chosen = selection.select(result)
-        metrics = {key: value for key, value in chosen.items() if (key, step) not in known.points}
-        if metrics:
-            yield moment, events.RESULT, trial.trial_id, events.Result(step=step, metrics=metrics)
-        clock = moment
+def _body(trial_id: str, told: Retold, known: _Known) -> Iterator[_Written]:
+    """Yields results, and of a trial that has no run yet its restarts and changes of parameters."""
+    there = known.run is not None
+    for happened in told.went:
+        if isinstance(happened, Reported):
+            metrics = {
+                key: value for key, value in happened.metrics.items() if (key, happened.step) not in known.points
+            }
+            if metrics:
+                yield happened.time_ms, events.RESULT, trial_id, events.Result(step=happened.step, metrics=metrics)
+        elif isinstance(happened, Restarted) and not there:
+            again = events.Trial(name="", params={}, tags={}, resumed_step=happened.step)
+            yield happened.time_ms, events.TRIAL, trial_id, again
+        elif isinstance(happened, Changed) and not there:
+            change = events.Hparams(step=happened.step, changed=dict(happened.changed), initial=dict(happened.initial))
+            if happened.donor:
+                change["donor"] = happened.donor
+            yield happened.time_ms, events.HPARAMS, trial_id, change
 
 
-def _start(known: _Known, body: list[_Written], trial: PastTrial) -> tuple[int, int]:
+def _start(known: _Known, told: Retold) -> tuple[int, int]:
     """Returns when the trial began and the step it resumed from; a run that exists gets no further attempt."""
     if known.run is not None:
         try:
@@ -207,20 +184,16 @@ def _start(known: _Known, body: list[_Written], trial: PastTrial) -> tuple[int, 
             return int(started_ms), int(resumed_step)
         except (ValueError, TypeError, LookupError):
             pass
-    result = next(trial.results(), {})
-    took = int(1000 * (names.finite(result.get("time_this_iter_s")) or 0.0)) + 1
-    first = body[0][0] if body else _time_ms(trial.last, took)
-    return max(0, first - took), 0
-
-
-def _time_ms(result: Mapping[str, Any], otherwise: int) -> int:
-    seconds = names.finite(result.get("timestamp"))
-    return otherwise if seconds is None else int(seconds * 1000)
+    return told.started_ms, 0
 
 
 def _ending(trial: PastTrial, secrets: tuple[str, ...]) -> events.TrialEnd:
-    series = trial.folder / names.SERIES_DIR
-    folders = {names.SERIES_ARTIFACT: str(series)} if series.is_dir() else {}
+    there = {
+        names.SERIES_ARTIFACT: trial.folder.below(names.SERIES_DIR),
+        "": trial.folder.below(names.FILES_DIR),
+        names.TENSORBOARD_ARTIFACT: trial.folder,
+    }
+    folders = {artifacts: place.uri for artifacts, place in there.items() if place.exists()}
     if trial.status == "FAILED":
         text = redact(trial.error(), secrets).strip() or "unknown: Tune left no error.txt"
         tags = {names.TAG_END_REASON: names.END_ERROR, names.TAG_ERROR: text.splitlines()[-1][:500]}
@@ -252,7 +225,7 @@ def _journal(past: PastExperiment, target: Target, sweep_id: str, experiment: st
         sweep_id=sweep_id,
         epoch=int(past.identity.get("epoch", 1)),
         name=str(past.identity.get("name") or past.folder.name),
-        tags={names.TAG_IMPORTED: str(past.folder), names.TAG_STORAGE: str(past.folder)},
+        tags={names.TAG_IMPORTED: past.folder.uri, names.TAG_STORAGE: past.folder.uri},
     )
     whole = all(trial.status != "KILLED" for trial in past.trials)
     reason = names.END_COMPLETED if whole else names.END_INTERRUPTED

@@ -9,7 +9,6 @@ Threads: one writer object may be shared by the threads of the driver; calls are
 
 from __future__ import annotations
 
-import fcntl
 import itertools
 import json
 import os
@@ -18,20 +17,20 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from drl_ray_tracking.errors import ConfigurationError, JournalError
+from drl_ray_tracking.home import HOME_VARIABLE, home
+from drl_ray_tracking.tracking.locks import hold_lock, is_locked
 
 _T = TypeVar("_T")
-HOME_VARIABLE: Final = "DRL_TRACK_HOME"
 SCHEMA_VERSION: Final = 1
 SEGMENT_ROWS: Final = 20_000
 SEGMENT_BYTES: Final = 16_000_000
 DRIVER_LOCK: Final = "driver.lock"
-_LOCK_POLL_S: Final = 0.05
 NETWORK_FILESYSTEMS: Final = frozenset(
     {
         "nfs",
@@ -76,12 +75,6 @@ class Event:
     kind: str
     trial: str
     payload: Mapping[str, Any]
-
-
-def home() -> Path:
-    """Returns the directory that holds all journals: `$DRL_TRACK_HOME`, else `~/.drl_track`."""
-    given = os.environ.get(HOME_VARIABLE)
-    return Path(given).expanduser().resolve() if given else Path.home() / ".drl_track"
 
 
 def filesystem_type(path: Path) -> str:
@@ -299,56 +292,6 @@ def drop_delivered_segments(directory: Path, delivered: int, *, keep_first: bool
 def driver_is_alive(directory: Path) -> bool:
     """Tells whether the journal's writer still runs: the kernel releases its lock when it dies."""
     return is_locked(directory / DRIVER_LOCK)
-
-
-def hold_lock(path: Path, *, patience_s: float = 0.0) -> int | None:
-    """Takes an exclusive lock on a file and returns its descriptor, or None where another holds it.
-
-    Args:
-        path: the file; created where it does not exist.
-        patience_s: how long to try: somebody may just be looking whether it is locked.
-    """
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
-    deadline = time.monotonic() + patience_s
-    while not _try_lock(descriptor, fcntl.LOCK_EX):
-        if time.monotonic() >= deadline:
-            os.close(descriptor)
-            return None
-        time.sleep(_LOCK_POLL_S)
-    return descriptor
-
-
-def is_locked(path: Path) -> bool:
-    """Tells whether somebody holds the exclusive lock on a file; creates nothing."""
-    try:
-        descriptor = os.open(path, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        return not _try_lock(descriptor, fcntl.LOCK_SH)  # shared: two who look do not see each other
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def sweep_lock(sweep_id: str) -> Iterator[None]:
-    """Makes what this machine's couriers do to one sweep's runs happen one at a time."""
-    folder = home() / "locks"
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(folder / f"{sweep_id}.lock", os.O_CREAT | os.O_RDWR, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _try_lock(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _is_damage(error: Exception) -> bool:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Final
 
 from drl_ray_tracking.errors import JournalError
-from drl_ray_tracking.tracking import courier
-from drl_ray_tracking.tracking.journal import driver_is_alive, home, journals, last_sequence
+from drl_ray_tracking.home import home
+from drl_ray_tracking.tracking import courier, courier_status
+from drl_ray_tracking.tracking.journal import driver_is_alive, journals, last_sequence
 from drl_ray_tracking.tracking.repair import quarantined, repair_orphan
 
 _PATIENCE_S: Final = 10.0  # with a store that answers with passing errors
@@ -32,7 +33,7 @@ def _sync(directory: Path, say: Callable[[str], None]) -> bool:
         say(f"{directory.name}: its sweep is still running, its own courier delivers")
         return True
     try:
-        status = courier.read_status(directory)
+        status = courier_status.read_status(directory)
         # Before anything is counted: while its driver is dead, this process may repair the journal.
         repair_orphan(directory, status.progress.acked if status else 0)
         waiting = last_sequence(directory) - (status.progress.acked if status else 0)
@@ -45,7 +46,7 @@ def _sync(directory: Path, say: Callable[[str], None]) -> bool:
             raise
         say(f"{directory.name}: its courier has just delivered it")
         return True
-    status = courier.read_status(directory)
+    status = courier_status.read_status(directory)
     if not delivered:
         reason = status.message if status is not None and status.message else "another courier is at it"
         say(f"{directory.name}: {waiting} events still wait ({reason})")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from drl_ray_tracking import names
-from drl_ray_tracking.tracking.sink import FoundRun, MetricPoint, RunSpec, SinkRefusedError, SinkUnavailableError
+from drl_ray_tracking.tracking.mlflow_models import MlflowModels, pages
+from drl_ray_tracking.tracking.sink import (
+    FoundRun,
+    MetricPoint,
+    Point,
+    RunSpec,
+    SinkRefusedError,
+    SinkUnavailableError,
+    matching,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import Experiment
@@ -27,6 +36,7 @@ PAIRS_PER_BATCH: Final = 100  # params, tags
 MAX_TAG: Final = 8000
 MAX_PARAM: Final = 6000
 MAX_KEY: Final = 250
+_TOO_LARGE: Final = 413  # a proxy's limit on a request's size: for a file, as for any other request
 _BATCH_BYTES: Final = 800_000  # the server refuses requests of more than about 1 MB
 _REFUSALS: Final = frozenset(
     {
@@ -40,6 +50,31 @@ _REFUSALS: Final = frozenset(
 )
 
 
+_TOKEN: Final = "MLFLOW_TRACKING_TOKEN"
+TOKEN_FILE_VARIABLE: Final = "DRL_TRACK_TOKEN_FILE"
+
+
+def use_token_file() -> None:
+    """Makes the content of the file that `$DRL_TRACK_TOKEN_FILE` names MLflow's bearer token, where it is set.
+
+    Called before every request, so that a token may be renewed while a sweep runs: a process keeps the
+    environment it was started with, but a file changes, as a mounted Kubernetes token does.
+
+    Raises:
+        SinkUnavailableError: the file cannot be read now, or is empty.
+    """
+    path = os.environ.get(TOKEN_FILE_VARIABLE)
+    if not path:
+        return
+    try:
+        token = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeError) as error:
+        raise SinkUnavailableError(f"the token file ${TOKEN_FILE_VARIABLE} cannot be read: {error}") from error
+    if not token:
+        raise SinkUnavailableError(f"the token file ${TOKEN_FILE_VARIABLE}={path} is empty")
+    os.environ[_TOKEN] = token
+
+
 @contextmanager
 def bounded_requests(timeout_s: float = 30.0, credentials: Mapping[str, str] | None = None) -> Iterator[None]:
     """Makes MLflow fail soon, as long as this is open; MLflow reads these variables at every request."""
@@ -50,13 +85,13 @@ def bounded_requests(timeout_s: float = 30.0, credentials: Mapping[str, str] | N
         "MLFLOW_ENABLE_ASYNC_LOGGING": "false",
         "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     }
-    with _environment(settings):
+    with _environment(settings, restored=(_TOKEN,)):
         yield
 
 
 @contextmanager
-def _environment(settings: Mapping[str, str]) -> Iterator[None]:
-    before = {key: os.environ.get(key) for key in settings}
+def _environment(settings: Mapping[str, str], restored: Sequence[str] = ()) -> Iterator[None]:
+    before = {key: os.environ.get(key) for key in (*settings, *restored)}
     os.environ.update(settings)
     try:
         yield
@@ -85,7 +120,11 @@ class MlflowSink:
         from mlflow.tracking import MlflowClient
 
         with _translated():
-            self._client: MlflowClient = MlflowClient(tracking_uri=tracking_uri, registry_uri=registry_uri)
+            self._client: MlflowClient = MlflowClient(
+                tracking_uri=tracking_uri,
+                registry_uri=registry_uri or tracking_uri,  # not MLflow's global one
+            )
+        self.models = MlflowModels(self._client, _translated)
 
     def open_experiment(self, name: str | None, experiment_id: str | None, artifact_location: str | None) -> str:
         with _translated():
@@ -152,7 +191,7 @@ class MlflowSink:
     ) -> None:
         from mlflow.entities import Metric, Param, RunTag
 
-        points = [Metric(point.key, point.value, point.time_ms, point.step) for point in metrics]
+        points = [Metric(at.key, at.value, at.time_ms, at.step, model_id=at.model_id) for at in metrics]
         pairs = [Param(key[:MAX_KEY], _sendable(value)[:MAX_PARAM]) for key, value in (params or {}).items()]
         marks = [RunTag(key, value) for key, value in _cut_tags(tags or {}).items()]
         with _translated():
@@ -176,22 +215,32 @@ class MlflowSink:
         with _translated():
             self._client.set_terminated(run_id, status, end_ms)
 
+    def histories(self, run_id: str, globs: Sequence[str], *, at_most: int) -> dict[str, list[Point]]:
+        found: dict[str, list[Point]] = {}
+        with _translated():
+            for key in matching(self._client.get_run(run_id).data.metrics, globs):
+                if found and sum(map(len, found.values())) >= at_most:
+                    break
+                points = self._client.get_metric_history(run_id, key)
+                found[key] = [(point.step, point.value, point.timestamp) for point in points]
+        return found
+
     # --- what only commands need, not delivery --------------------------------------------------------
 
     def running_runs(self, experiment: str | None = None) -> list[OurRun]:
         """Returns the RUNNING runs of this package's sweeps and trials, in one experiment (name or id) or in all."""
         with _translated():
             if experiment is None:
-                ids = [str(found.experiment_id) for found in _pages(self._client.search_experiments)]
+                ids = [str(found.experiment_id) for found in pages(self._client.search_experiments)]
             else:
                 known = self._client.get_experiment_by_name(experiment)
                 if known is None and experiment.isdecimal():
                     known = self._client.get_experiment(experiment)
                 ids = [_alive(known, repr(experiment))]
             found_runs: list[OurRun] = []
-            for role in (names.ROLE_SWEEP, names.ROLE_TRIAL):
+            for role in (names.ROLE_SWEEP, names.ROLE_FOLD, names.ROLE_TRIAL):
                 query = f"attributes.status = 'RUNNING' and tags.`{names.TAG_ROLE}` = '{role}'"
-                for run in _pages(partial(self._client.search_runs, ids, query)):
+                for run in pages(partial(self._client.search_runs, ids, query)):
                     tags = dict(run.data.tags)
                     if names.TAG_SWEEP_ID in tags:
                         found_runs.append(
@@ -236,17 +285,6 @@ def _alive(experiment: Experiment | None, what: str) -> str:
     return str(experiment.experiment_id)
 
 
-def _pages(search: Callable[..., Any]) -> Iterator[Any]:
-    """Yields everything a paged search finds."""
-    token = None
-    while True:
-        page = search(page_token=token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
 def _cut_tags(tags: Mapping[str, str]) -> dict[str, str]:
     return {key[:MAX_KEY]: _sendable(value)[:MAX_TAG] for key, value in tags.items()}
 
@@ -273,13 +311,15 @@ def _batches(pairs: Sequence[Any]) -> Iterator[list[Any]]:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Turns MLflow's and the network's errors into the sink's two kinds."""
+    """Turns MLflow's and the network's errors into the sink's two kinds; with the credentials of now."""
     try:
+        use_token_file()
         yield
     except (SinkRefusedError, SinkUnavailableError):
         raise
     except Exception as error:
         # A value that no request can carry would otherwise be tried for ever, with everything behind it.
         refused = getattr(error, "error_code", None) in _REFUSALS or isinstance(error, (TypeError, UnicodeError))
+        refused = refused or getattr(getattr(error, "response", None), "status_code", None) == _TOO_LARGE
         kind = SinkRefusedError if refused else SinkUnavailableError
         raise kind(f"{type(error).__name__}: {error}") from error

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from typing import Final, Literal
 
 from drl_ray_tracking.errors import ConfigurationError
+from drl_ray_tracking.tracking import courier_status
 from drl_ray_tracking.tracking.mlflow_sink import MlflowSink, bounded_requests
+from drl_ray_tracking.tracking.remedies import remedy
 from drl_ray_tracking.tracking.sink import SinkRefusedError, SinkUnavailableError
+from drl_ray_tracking.tracking.spool import Spool
 
-_TIMEOUT_S = 5.0
+_log = logging.getLogger(__name__)
+_TIMEOUT_S: Final = 5.0
+_VERDICT_WAIT_S: Final = 20.0
 
 
 def check_store(tracking_uri: str, experiment: str, credentials: Mapping[str, str] | None = None) -> None:
@@ -32,11 +39,35 @@ def check_store(tracking_uri: str, experiment: str, credentials: Mapping[str, st
             MlflowSink(tracking_uri).open_experiment(experiment, None, None)
         except SinkUnavailableError as error:
             raise ConfigurationError(
-                f"the MLflow server at {tracking_uri} cannot be reached: {_first_line(error)}. Start it, correct "
-                "tracking.uri, or set `offline: true` under tracking to train now and deliver later."
+                f"the MLflow server at {tracking_uri} cannot be reached: {_first_line(error)}. What to do: "
+                f"{remedy(error, tracking_uri)}."
             ) from error
         except SinkRefusedError as error:
             raise ConfigurationError(f"MLflow at {tracking_uri} refuses this sweep: {_first_line(error)}") from error
+
+
+def wait_for_verdict(spool: Spool, tracking_uri: str, on_unreachable: Literal["spool", "fail"]) -> None:
+    """Waits within bounds for what only the store could tell: the trials' actors have started, nothing has trained.
+
+    Raises:
+        ConfigurationError: the store refuses the sweep, or cannot be reached and `on_unreachable` is `fail`.
+    """
+    status = spool.wait_for(lambda now: now.phase != courier_status.STARTING, timeout_s=_VERDICT_WAIT_S)
+    if status is not None and status.phase == courier_status.REFUSED:
+        raise ConfigurationError(f"MLflow at {tracking_uri} refuses this sweep: {status.message}")
+    if status is None or status.phase != courier_status.DELIVERING:
+        reason = status.message if status else "the courier has not answered yet"
+        if on_unreachable == "fail":
+            raise ConfigurationError(
+                f"MLflow at {tracking_uri} cannot be reached: {reason}. Start the server, or go on "
+                "without it: on_unreachable='spool' delivers later."
+            )
+        _log.warning(
+            "MLflow at %s cannot be reached (%s): results are kept in %s and delivered when it can",
+            tracking_uri,
+            reason,
+            spool.directory,
+        )
 
 
 def _first_line(error: Exception) -> str:

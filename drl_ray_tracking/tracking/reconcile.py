@@ -13,8 +13,9 @@ from typing import Final
 
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError
-from drl_ray_tracking.tracking.courier import LOCK_FILE, read_status
-from drl_ray_tracking.tracking.journal import driver_is_alive, is_locked, journals
+from drl_ray_tracking.tracking.courier_status import LOCK_FILE, read_status
+from drl_ray_tracking.tracking.journal import driver_is_alive, journals
+from drl_ray_tracking.tracking.locks import is_locked
 from drl_ray_tracking.tracking.mlflow_sink import MlflowSink, OurRun, bounded_requests
 from drl_ray_tracking.tracking.sink import SinkRefusedError, SinkUnavailableError
 from drl_ray_tracking.tracking.target import resolve_target
@@ -87,7 +88,8 @@ def _close_if_dead(
         say(f"sweep {sweep_id}: left alone, it was alive {silent_ms / 60_000:.0f} minutes ago")
         return 0
     # Children first: if this is cut short, the running parent shows that there is more to do.
-    for run in sorted(runs, key=lambda one: one.tags[names.TAG_ROLE] == names.ROLE_SWEEP):
+    order = (names.ROLE_TRIAL, names.ROLE_FOLD, names.ROLE_SWEEP)
+    for run in sorted(runs, key=lambda one: order.index(one.tags[names.TAG_ROLE])):
         sink.log(run.run_id, tags={names.TAG_END_REASON: names.END_RECONCILED})
         sink.set_status(run.run_id, "KILLED", max(beat_ms, run.start_ms))
     say(f"sweep {sweep_id}: {len(runs)} runs set KILLED, silent for {silent_ms / 60_000:.0f} minutes")

@@ -25,10 +25,10 @@ from drl_ray_tracking.tracking.journal import (
     SCHEMA_VERSION,
     SEGMENT_ROWS,
     JournalWriter,
-    hold_lock,
     make_segment,
     segments,
 )
+from drl_ray_tracking.tracking.locks import hold_lock
 
 _log = logging.getLogger(__name__)
 _QUARANTINED: Final = ".quarantined"

@@ -7,13 +7,15 @@ Sinks are used by one thread.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Protocol
 
 from drl_ray_tracking.errors import TrackingError
 from drl_ray_tracking.names import legal_metric_name
+from drl_ray_tracking.tracking.model_store import MemoryModels, ModelStore
 
 
 class SinkUnavailableError(TrackingError):
@@ -32,6 +34,10 @@ class MetricPoint:
     value: float
     time_ms: int
     step: int
+    model_id: str | None = None  # a model the value is also one of
+
+
+Point = tuple[int, float, int]  # step, value, Unix ms
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,11 @@ class RunSpec:
 
 class Sink(Protocol):
     """What the courier needs of a store."""
+
+    @property
+    def models(self) -> ModelStore:
+        """The store's models."""
+        ...
 
     def open_experiment(self, name: str | None, experiment_id: str | None, artifact_location: str | None) -> str:
         """Finds the experiment, or makes it by name; returns its id."""
@@ -99,6 +110,19 @@ class Sink(Protocol):
         """Ends a run: FINISHED, FAILED or KILLED."""
         ...
 
+    def histories(self, run_id: str, globs: Sequence[str], *, at_most: int) -> dict[str, list[Point]]:
+        """Returns the points of a run's metrics that match a glob, the first globs' first, not many more than so many.
+
+        Metrics beyond that are left out whole; at least one is not.
+        """
+        ...
+
+
+def matching(keys: Iterable[str], globs: Sequence[str]) -> list[str]:
+    """Returns the keys that match a glob: in the order of the globs, then by name."""
+    known = sorted(keys)
+    return list(dict.fromkeys(key for glob in globs for key in known if fnmatchcase(key, glob)))
+
 
 @dataclass
 class MemoryRun:
@@ -124,6 +148,7 @@ class MemorySink:
     experiments: dict[str, str] = field(default_factory=lambda: {"Default": "0"})
     deleted_experiments: set[str] = field(default_factory=set)
     runs: dict[str, MemoryRun] = field(default_factory=dict)
+    models: MemoryModels = field(default_factory=MemoryModels)
 
     def open_experiment(self, name: str | None, experiment_id: str | None, artifact_location: str | None) -> str:
         if experiment_id is None:
@@ -171,7 +196,10 @@ class MemorySink:
         for key, value in (params or {}).items():
             if run.params.setdefault(key, value) != value:
                 raise SinkRefusedError(f"changing param values is not allowed: {key!r}")
-        run.points.update(metrics)
+        for point in metrics:
+            run.points.add(replace(point, model_id=None))
+            if point.model_id is not None:
+                self.models.models[point.model_id].points.add(point)
         run.tags.update(tags or {})
 
     def log_text(self, run_id: str, text: str, artifact_file: str) -> None:
@@ -186,6 +214,15 @@ class MemorySink:
     def set_status(self, run_id: str, status: str, end_ms: int) -> None:
         run = self._run(run_id)
         run.status, run.end_ms = status, end_ms
+
+    def histories(self, run_id: str, globs: Sequence[str], *, at_most: int) -> dict[str, list[Point]]:
+        found: dict[str, list[Point]] = {}
+        points = self._run(run_id).points
+        for key in matching({point.key for point in points}, globs):
+            if found and sum(map(len, found.values())) >= at_most:
+                break
+            found[key] = sorted((point.step, point.value, point.time_ms) for point in points if point.key == key)
+        return found
 
     def _run(self, run_id: str) -> MemoryRun:
         run = self.runs.get(run_id)

@@ -20,16 +20,11 @@ from typing import Any, Final
 
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError, JournalError
-from drl_ray_tracking.tracking import courier, events
-from drl_ray_tracking.tracking.courier import CourierStatus, read_status
-from drl_ray_tracking.tracking.journal import (
-    HOME_VARIABLE,
-    DamagedJournalError,
-    JournalWriter,
-    is_locked,
-    new_journal_directory,
-    size,
-)
+from drl_ray_tracking.home import HOME_VARIABLE
+from drl_ray_tracking.tracking import courier, courier_status, events
+from drl_ray_tracking.tracking.courier_status import CourierStatus, read_status
+from drl_ray_tracking.tracking.journal import DamagedJournalError, JournalWriter, new_journal_directory, size
+from drl_ray_tracking.tracking.locks import is_locked
 from drl_ray_tracking.tracking.repair import mend
 
 _log = logging.getLogger(__name__)
@@ -40,8 +35,10 @@ _JOIN_S: Final = 5.0
 LIMIT_VARIABLE: Final = "DRL_TRACK_JOURNAL_LIMIT_MB"
 DEFAULT_LIMIT_MB: Final = 4096.0
 LEAST_LIMIT_MB: Final = 100.0  # the first and the newest segment stay until the end
-_BULK: Final = frozenset({events.RESULT, events.HELD})  # what there may be too much of
-_OWED: Final = frozenset({events.HPARAMS, events.RELEASE, events.TRIAL_END, events.SWEEP_END})
+_BULK: Final = frozenset({events.RESULT, events.HELD, events.EPISODE})  # what there may be too much of
+_OWED: Final = frozenset(
+    {events.HPARAMS, events.RELEASE, events.CHECKPOINT, events.FILES, events.TRIAL_END, events.SWEEP_END}
+)
 _LOOK_EVERY: Final = 200  # results, at the size of the journal
 _MB: Final = 1_000_000
 
@@ -63,6 +60,20 @@ def journal_limit_mb(given: float | None) -> float:
             f"(journal_limit_mb, or ${LIMIT_VARIABLE})"
         )
     return limit
+
+
+class _Patience:
+    """Runs out when the courier fails several times in a row, without having delivered anything in between."""
+
+    def __init__(self) -> None:
+        self._reached: tuple[int, ...] | None = None
+        self._retries = 0
+
+    def is_over(self, now: CourierStatus) -> bool:
+        reached = (*now.progress.reached, now.progress.files_left)
+        if reached != self._reached:
+            self._reached, self._retries = reached, now.retries
+        return now.retries - self._retries >= _HOPELESS_RETRIES
 
 
 class Spool:
@@ -222,11 +233,10 @@ class Spool:
                 self._settle()
             except JournalError as error:
                 _log.error("%d events about how trials ended cannot be written down: %s", len(self._owed), error)
-        before = self.status()
-        retries = before.retries if before else 0
+        patience = _Patience()
 
         def settled(now: CourierStatus) -> bool:
-            hopeless = now.phase == courier.REFUSED or now.retries - retries >= _HOPELESS_RETRIES
+            hopeless = now.phase == courier_status.REFUSED or patience.is_over(now)
             return hopeless or (now.drained and now.progress.acked >= self._writer.last_seq)
 
         self.final_status = status = self.wait_for(settled, timeout_s=timeout_s)
@@ -246,7 +256,7 @@ class Spool:
                 self.queued(),
                 self.directory,
                 (status.message or status.phase) if status else "no courier has answered",
-                self.directory / courier.LOG_FILE,
+                self.directory / courier_status.LOG_FILE,
             )
         missing = self._lost + self._damaged
         if missing:
@@ -278,11 +288,11 @@ class Spool:
 
     def _watch(self) -> None:
         while not self._closing.wait(_WATCH_EVERY_S):
-            if not is_locked(self.directory / courier.LOCK_FILE):
+            if not is_locked(self.directory / courier_status.LOCK_FILE):
                 _log.warning("the courier of %s is gone: starting another", self.directory)
                 self._start_courier()
             status = self.status()
-            if status is not None and status.phase == courier.DAMAGED:
+            if status is not None and status.phase == courier_status.DAMAGED:
                 self._mend_quietly()
 
     def _mend_quietly(self) -> None:

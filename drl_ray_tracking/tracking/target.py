@@ -12,7 +12,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.names import suggestion
-from drl_ray_tracking.tracking.redaction import looks_secret, redact
+from drl_ray_tracking.trials.redaction import looks_secret, redact
 
 _DATABASES: Final = ("sqlite", "postgresql", "mysql", "mssql")
 _SERVERS: Final = ("http", "https", "databricks", "databricks-uc")

@@ -6,13 +6,15 @@ import datetime
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.names import DEFAULT_METRIC, suggestion
+from drl_ray_tracking.training.rules import Rules
+from drl_ray_tracking.training.yaml_file import read_mapping
 
 _EXPONENT: Final = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 Moment = datetime.datetime | datetime.date | str
@@ -23,9 +25,10 @@ class _Part(BaseModel):
 
 
 class DataConfig(_Part):
-    """Where prices come from: `gym_anytrading:GOOGL`, `gym_anytrading:EURUSD`, or a CSV or Parquet file.
+    """Where prices come from: `gym_anytrading:GOOGL`, `gym_anytrading:EURUSD`, a CSV or Parquet file, code of yours.
 
-    A file needs `symbol`, `timeframe` and `periods_per_year`; its path is relative to the YAML file.
+    A file needs `symbol`, `timeframe` and `periods_per_year`; its path is relative to the YAML file. So does
+    `module:function`, which returns a frame of bars when called without arguments.
     """
 
     source: str
@@ -57,12 +60,20 @@ class SplitConfig(_Part):
         return isinstance(self.train, tuple)
 
 
-class AgentConfig(_Part):
-    """One RLlib algorithm. `training` takes the keys of its `AlgorithmConfig`, `model` of its model config."""
+class WalkForwardConfig(_Part):
+    """Folds instead of one split: train | embargo | validation | embargo | test, each `test_bars` after the last.
 
-    algorithm: str
-    training: dict[str, Any] = Field(default_factory=dict)
-    model: dict[str, Any] = Field(default_factory=dict)
+    `rolling` keeps the length that is trained on, `anchored` always trains from the first bar. With `test`, the
+    checkpoint that was best on each fold's validation bars runs once over its test bars, and this look is counted.
+    """
+
+    folds: int = Field(ge=1)
+    train_bars: int = Field(ge=2)
+    validation_bars: int = Field(ge=2)
+    test_bars: int = Field(ge=2)
+    mode: Literal["rolling", "anchored"] = "rolling"
+    embargo: int = Field(default=0, ge=0)
+    test: bool = True
 
 
 class SearchDimension(_Part):
@@ -78,6 +89,61 @@ class SearchDimension(_Part):
         given = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"give exactly one of grid, choice, uniform, loguniform (given: {given or 'none'})")
+        return self
+
+
+class AgentConfig(_Part):
+    """One RLlib algorithm. `training` takes the keys of its `AlgorithmConfig`, `model` of its model config.
+
+    `name` tells it from others; default its algorithm, small. `search` is its own, beside that of all agents.
+    """
+
+    algorithm: str
+    name: str | None = Field(default=None, min_length=1)
+    training: dict[str, Any] = Field(default_factory=dict)
+    model: dict[str, Any] = Field(default_factory=dict)
+    search: dict[str, SearchDimension] = Field(default_factory=dict)
+
+    @property
+    def label(self) -> str:
+        """What it is called."""
+        return self.name or self.algorithm.lower()
+
+
+class EnsembleConfig(_Part):
+    """Agents that decide together, see `training.ensemble`: on every market and fold, the best of each seed.
+
+    `agents` are their names, None is all. With `weighted` and `mean` each weighs what it was worth on the validation
+    bars by the objective, where that is positive; where none was, all weigh the same.
+    """
+
+    vote: Literal["majority", "weighted", "mean"]
+    agents: list[str] | None = Field(default=None, min_length=1)
+
+    @property
+    def label(self) -> str:
+        """What it is called."""
+        return "-".join(["ensemble", self.vote, *(self.agents or ())])
+
+
+class SchedulerConfig(_Part):
+    """Who decides which trials go on: `asha` stops the worse ones early, `pbt` lets them go on from better ones.
+
+    Intervals and periods are iterations. `mutate` is for PBT: the keys it changes, and how they are drawn.
+    """
+
+    kind: Literal["asha", "pbt"]
+    grace_period: int = Field(default=1, ge=1)
+    reduction_factor: int = Field(default=3, ge=2)
+    interval: int = Field(default=4, ge=1)
+    mutate: dict[str, SearchDimension] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _mutations(self) -> SchedulerConfig:
+        if self.kind == "pbt" and not self.mutate:
+            raise ValueError("pbt needs `mutate`: the keys it may change, such as lr: {loguniform: [1.0e-5, 1.0e-3]}")
+        if self.kind != "pbt" and self.mutate:
+            raise ValueError(f"`mutate` is pbt's; {self.kind} changes nothing")
         return self
 
 
@@ -97,11 +163,18 @@ class EvaluationConfig(_Part):
 
 
 class ResourceConfig(_Part):
-    """What a trial may use; Tune runs as many at once as the cluster holds."""
+    """What a trial may use; Tune runs as many at once as the cluster holds.
 
-    env_runners: int = Field(default=0, ge=0)
+    A trial whose node or process dies starts again from its last checkpoint, into the same run, `max_failures` times.
+
+    `env_runners: auto` gives every trial that can run at once its share of the cores. More than the machine has is
+    cut to what it has, and said: such a trial would wait for ever.
+    """
+
+    env_runners: Annotated[int, Field(ge=0)] | Literal["auto"] = 0
     envs_per_runner: int = Field(default=1, ge=1)
     max_concurrent: int | None = Field(default=None, ge=1)
+    max_failures: int = Field(default=2, ge=0)
 
 
 class TrackingConfig(_Part):
@@ -113,27 +186,90 @@ class TrackingConfig(_Part):
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     tags: dict[str, str] = Field(default_factory=dict)
+    system_metrics: bool | float = True  # or the seconds between samples
     drain_timeout_s: float = Field(default=60.0, ge=0)
 
 
+class CheckpointsConfig(_Part):
+    """What Tune saves of every trial, and what of it is uploaded; every checkpoint has a pointer in the store."""
+
+    every: int | None = Field(default=None, ge=1)  # iterations; None: whenever the agent is evaluated
+    # The best so many by the objective, and the newest; None: all. Tune writes its whole state down whenever a trial
+    # has saved this often: few are dear in a large sweep.
+    keep: int | None = Field(default=5, ge=1)
+    upload: Literal["none", "last", "best", "all"] = "none"
+
+
 class SweepConfig(_Part):
-    """The whole file."""
+    """The whole file.
+
+    `data` is one market, or a list of them (`more_data` are those after the first). `env_class` and `callbacks` name
+    code of the user's as `module:Name`, `trading` the info keys of that environment, see `instrument`. `start_from`
+    names a model whose weights every trial begins with: a checkpoint's path or address, `models:/NAME@champion`;
+    loading it executes its pickles. `rules` are judged on what each agent did on its validation bars.
+    """
 
     experiment: str = Field(min_length=1)
     data: DataConfig
+    more_data: list[DataConfig] = Field(default_factory=list)
     split: SplitConfig = SplitConfig()
+    walk_forward: WalkForwardConfig | None = None
+    test: bool = False
+    leakage: Literal["refuse", "warn", "off"] = "refuse"
     features: dict[str, Any] = Field(default_factory=dict)
+    env_class: str | None = None
     env: dict[str, Any] = Field(default_factory=dict)
+    trading: dict[str, str] | None = None
+    callbacks: list[str] = Field(default_factory=list)
     agents: list[AgentConfig] = Field(min_length=1)
+    ensembles: list[EnsembleConfig] = Field(default_factory=list)
     search: dict[str, SearchDimension] = Field(default_factory=dict)
     seeds: list[int] = Field(default=[1, 2, 3], min_length=1)
     samples: int = Field(default=1, ge=1)
     stop: dict[str, float] = Field(min_length=1)
+    rules: Rules | None = None
+    scheduler: SchedulerConfig | None = None
     objective: ObjectiveConfig = ObjectiveConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     resources: ResourceConfig = ResourceConfig()
+    checkpoints: CheckpointsConfig = CheckpointsConfig()
     tracking: TrackingConfig = TrackingConfig()
     storage: str | None = None
+    start_from: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> SweepConfig:
+        problems = []
+        if self.walk_forward is not None and "split" in self.model_fields_set:
+            problems.append("give `split` or `walk_forward`, not both: the folds say how history is cut")
+        labels = [agent.label for agent in self.agents]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            problems.append(f"agents need names of their own; {', '.join(twice)} is several: give each a `name`")
+        for index, ensemble in enumerate(self.ensembles):
+            unknown = sorted(set(ensemble.agents or ()) - set(labels))
+            if unknown:
+                problems.append(f"ensembles[{index}] names {', '.join(unknown)}; agents are {', '.join(labels)}")
+        cells = len(self.agents) * (1 + len(self.more_data)) * (self.walk_forward.folds if self.walk_forward else 1)
+        if self.scheduler is not None and self.scheduler.kind == "pbt" and cells > 1:
+            problems.append("pbt copies trials onto each other: give it one agent, one market and no folds")
+        if self.wants_test and self.tracking.offline:
+            problems.append(
+                "looks at test bars are counted in the store: set `walk_forward.test: false`, or not `offline`"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def markets(self) -> list[DataConfig]:
+        """All of the data, a symbol each."""
+        return [self.data, *self.more_data]
+
+    @property
+    def wants_test(self) -> bool:
+        """Whether trained agents also run over their test bars."""
+        return self.test or (self.walk_forward is not None and self.walk_forward.test)
 
 
 def load_config(path: str | Path) -> SweepConfig:
@@ -143,24 +279,13 @@ def load_config(path: str | Path) -> SweepConfig:
         ConfigurationError: no such file, no YAML, or anything in it that is not allowed; all problems at
             once, each with its path into the file and, for a misspelt key, what was probably meant.
     """
-    path = Path(path)
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"the configuration {path} cannot be read: {error.strerror or error}") from error
-    try:
-        given = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(given, Mapping):
-        raise ConfigurationError(f"{path} holds {type(given).__name__}, a mapping of keys is expected")
-    return parse_config(given, str(path))
+    return parse_config(read_mapping(Path(path)), str(path))
 
 
 def parse_config(given: Mapping[str, Any], where: str) -> SweepConfig:
     """Validates a configuration given as a mapping; `where` names it in the error (see `load_config`)."""
     try:
-        return SweepConfig.model_validate(_numbers(given))
+        return SweepConfig.model_validate(_several_markets(_numbers(given)))
     except ValidationError as error:
         problems: dict[str, list[str]] = {}
         for item in error.errors():
@@ -168,6 +293,31 @@ def parse_config(given: Mapping[str, Any], where: str) -> SweepConfig:
             problems.setdefault(path, []).append(problem)
         lines = "".join(f"\n  {path}: {' or '.join(dict.fromkeys(said))}" for path, said in problems.items())
         raise ConfigurationError(f"{where}: {len(problems)} problem(s){lines}") from error
+
+
+def dump_config(config: SweepConfig, base_dir: Path) -> str:
+    """Returns a configuration as YAML that means the same in any directory, without where its runs go.
+
+    Args:
+        config: the configuration.
+        base_dir: what relative data paths are relative to.
+    """
+    plain = config.model_dump(mode="json", exclude_none=True)
+    if config.walk_forward is not None:
+        plain.pop("split")
+    plain["tracking"].pop("uri", None)
+    for market in (plain["data"], *plain.get("more_data", [])):
+        if (base_dir / market["source"]).is_file():
+            market["source"] = str((base_dir / market["source"]).resolve())
+    return yaml.safe_dump(plain, sort_keys=False)
+
+
+def _several_markets(given: Any) -> Any:
+    """Takes a list of markets apart: most files have one, and most code cares for one."""
+    data = given.get("data") if isinstance(given, Mapping) else None
+    if not isinstance(data, list) or not data:
+        return given
+    return {**given, "data": data[0], "more_data": [*data[1:], *given.get("more_data", [])]}
 
 
 def _numbers(value: Any) -> Any:
@@ -183,7 +333,7 @@ def _numbers(value: Any) -> Any:
 
 def _problem(item: Any) -> tuple[str, str]:
     """Returns the path into the file and what is wrong there."""
-    location = [part for part in item["loc"] if not (isinstance(part, str) and part.startswith(("tuple[", "float")))]
+    location = [part for part in item["loc"] if not _is_kind(part)]
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     if item["type"] == "extra_forbidden":
         allowed = _keys_at(location[:-1])
@@ -196,17 +346,28 @@ def _problem(item: Any) -> tuple[str, str]:
     return path or "the file", item["msg"].removeprefix("Value error, ") + shown
 
 
+def _is_kind(part: Any) -> bool:
+    """Tells whether a part of pydantic's path is no key, but one of several kinds that a value may have."""
+    return isinstance(part, str) and (part == "int" or part.startswith(("tuple[", "float", "literal[", "constrained-")))
+
+
 def _keys_at(location: list[Any]) -> list[str]:
     """Returns the keys allowed where an unknown one stood."""
     model: Any = SweepConfig
     known: Mapping[str, Any] = {
         "data": DataConfig,
+        "more_data": DataConfig,
+        "walk_forward": WalkForwardConfig,
+        "scheduler": SchedulerConfig,
+        "ensembles": EnsembleConfig,
         "split": SplitConfig,
         "agents": AgentConfig,
         "search": SearchDimension,
         "objective": ObjectiveConfig,
+        "rules": Rules,
         "evaluation": EvaluationConfig,
         "resources": ResourceConfig,
+        "checkpoints": CheckpointsConfig,
         "tracking": TrackingConfig,
     }
     if location:

@@ -151,6 +151,10 @@ class MarketSegment:
     def __len__(self) -> int:
         return len(self.price)
 
+    def open(self) -> MarketSegment:
+        """Returns itself; a segment in the object store is opened in the same way, see `training.shared`."""
+        return self
+
     def __repr__(self) -> str:
         # Tune writes the repr of an env config into result files: it must stay one short line.
         return (

@@ -17,7 +17,10 @@ FIXED = ("parent_run_id", "sweep_id", "data_digest", "env", "symbols", "timefram
 
 
 class MakeRuns(Protocol):
-    """Makes a run set: a run for each mapping, with `history` as [(step, value), ...] or a last `value`."""
+    """Makes a run set: a run for each mapping, with `history` as [(step, value), ...] or a last `value`.
+
+    `evaluated` are the steps of all its evaluations, those in which the metric was undefined included.
+    """
 
     def __call__(self, runs: Sequence[Mapping[str, Any]], *, series: pd.DataFrame | None = None) -> RunSet: ...
 
@@ -40,18 +43,19 @@ def make_runs() -> MakeRuns:
     def make(runs: Sequence[Mapping[str, Any]], *, series: pd.DataFrame | None = None) -> RunSet:
         rows, points = [], []
         for index, run in enumerate(runs):
-            rest = {key: value for key, value in run.items() if key not in ("history", "value")}
+            rest = {key: value for key, value in run.items() if key not in ("history", "value", "evaluated")}
             fixed = dict.fromkeys(FIXED)
             defaults = {"name": f"run-{index}", "status": "FINISHED", "seed": str(index), "config_hash": "c0ffee000000"}
             rows.append({"run_id": f"r{index:02}", **fixed, **defaults, **rest})
             history = run.get("history", [(100, run["value"])] if "value" in run else [])
             points += [(f"r{index:02}", names.DEFAULT_METRIC, step, value, 0) for step, value in history]
+            points += [(f"r{index:02}", names.EVALUATION_MARKER, step, step, 0) for step in run.get("evaluated", ())]
         frame = pd.DataFrame(points, columns=["run_id", "metric", "step", "value", "time_ms"])
         return RunSet(
             runs=pd.DataFrame(rows).set_index("run_id"),
             histories=frame.astype({"value": "float64", "step": "int64"}),
-            metrics=(names.DEFAULT_METRIC,),
-            loaded=frozenset({names.DEFAULT_METRIC}),
+            metrics=(names.DEFAULT_METRIC, names.EVALUATION_MARKER)[: 1 + any("evaluated" in run for run in runs)],
+            loaded=frozenset({names.DEFAULT_METRIC, names.EVALUATION_MARKER}),
             source=_Memory(series),
         )
 

@@ -89,7 +89,7 @@ def test_what_is_left_out_is_counted_and_named(make_runs: Any) -> None:
     assert "Left out: 1 run with status RUNNING: still going." in notes
     assert "Left out: 1 run with status FAILED: crashed." in notes
     assert "Left out: 1 run without a value of config_hash: hashless." in notes
-    assert any("undefined (NaN or infinite): undefined." in note for note in notes)
+    assert any("is undefined (an older one is not taken): undefined." in note for note in notes)
     assert list(compare(runs).values["name"]) == ["run-0"] and compare(runs).n_given == 6
     assert compare(runs, at="best", statuses=["FINISHED", "RUNNING"]).best_run.name == "still going"
 
@@ -144,6 +144,106 @@ def test_last_and_best_differ_and_the_best_counts_what_it_looked_at(make_runs: A
     assert (best.best_run.value, best.best_run.step, best.n_evaluations) == (5.0, 1, 4)
     assert "the best of 4 evaluations of 2 trials" in best.findings[-1]
     assert any("different env steps, 2 to 3" in note for note in compare(runs).notes)
+
+
+def test_an_undefined_last_evaluation_is_not_replaced_by_an_older_one(make_runs: Any) -> None:
+    """A KPI that is undefined is no point at all in the store: other metrics of the evaluation say there was one."""
+    runs = make_runs(
+        [
+            {"history": [(1, 5.0), (2, 4.0)], "evaluated": [1, 2]},
+            {"name": "quiet at last", "history": [(1, 9.0)], "evaluated": [1, 2]},
+            {"name": "never traded", "evaluated": [1, 2]},
+        ]
+    )
+    assert runs.final(names.DEFAULT_METRIC)["step"].to_list() == [2, 2, 2]
+    assert runs.points_of(names.DEFAULT_METRIC).to_list() == [2, 2, 2], "undefined ones were looked at as well"
+    last = compare(runs)
+    assert last.best_run.value == 4.0 and list(last.values["name"]) == ["run-0"]
+    assert any(note.endswith("(an older one is not taken): quiet at last.") for note in last.notes)
+    assert any("without any defined point" in note and note.endswith("never traded.") for note in last.notes)
+    best = compare(runs, at="best")
+    assert (best.best_run.name, best.best_run.value, best.n_evaluations) == ("quiet at last", 9.0, 4)
+    assert runs.curves(names.DEFAULT_METRIC)["r01"].isna().to_list() == [False, True]
+
+
+def test_at_equal_budget_each_run_counts_with_what_it_was_then(make_runs: Any) -> None:
+    runs = make_runs(
+        [
+            {"history": [(100, 1.0), (200, 2.0), (900, 9.0)]},
+            {"history": [(150, 3.0), (300, 4.0)]},
+            {"name": "late", "history": [(250, 7.0), (350, 8.0)]},
+        ]
+    )
+    result = compare(runs, at="budget")
+    assert (result.budget, result.values["value"].to_list()) == (300, [2.0, 4.0, 7.0])
+    given = compare(runs, at="budget", budget=220)
+    assert given.values["value"].to_list() == [2.0, 3.0]
+    assert any("without a point of eval/trading/sharpe within 220 env steps: late." in note for note in given.notes)
+    assert "its last value within 220 env steps" in given.to_markdown()
+    with pytest.raises(ConfigurationError, match="goes with at='budget'"):
+        compare(runs, budget=220)
+    with pytest.raises(DataError, match=r"3 runs without a point .* within 10 env steps"):
+        compare(runs, at="budget", budget=10)
+
+
+def _walk_forward(make_runs: Any, scores: dict[str, list[list[float]]]) -> RunSet:
+    return make_runs(
+        [
+            {
+                "config_hash": f"{lr}-hash",
+                "seed": str(seed),
+                "window_id": f"w{window}",
+                "data_digest": "d",
+                "symbols": f"S{window}",
+                "value": value,
+                "param.lr": lr,
+            }
+            for lr, by_seed in scores.items()
+            for seed, by_window in enumerate(by_seed)
+            for window, value in enumerate(by_window)
+        ]
+    )
+
+
+def test_windows_that_every_seed_was_scored_on_are_columns(make_runs: Any) -> None:
+    scores = {"0.1": [[1.0, 11.0], [2.0, 12.0], [3.0, 13.0]], "0.2": [[2.0, 12.5], [3.0, 13.5], [5.0, 15.5]]}
+    result = compare(_walk_forward(make_runs, scores))
+    assert result.windows == ("w0", "w1")
+    assert result.groups["n_seeds"].to_list() == [3, 3] and result.groups["n_runs"].to_list() == [6, 6]
+    assert result.groups.loc["0.1-hash", "mean"] == 7.0 and result.groups.loc["0.1-hash", "sd"] == 1.0
+    assert any("scored on the same 2 data windows" in note for note in result.notes)
+    assert not any("Not comparable" in note or "repeat a seed" in note for note in result.notes)
+    assert result.variance is not None and result.variance.shares()["window"] > 0.9
+    assert any("% the market window" in sentence for sentence in result.findings)
+    assert len(compare(_walk_forward(make_runs, scores), by="seed").windows) == 2
+
+
+def test_windows_that_some_seeds_lack_are_averaged_and_said(make_runs: Any) -> None:
+    scores = {"0.1": [[1.0, 11.0], [2.0, 12.0], [3.0]], "0.2": [[2.0, 12.5], [3.0, 13.5], [5.0, 15.5]]}
+    result = compare(_walk_forward(make_runs, scores))
+    assert result.windows == () and result.variance is not None and result.variance.window is None
+    assert any("Not comparable: the runs come from 2 data windows" in note for note in result.notes)
+
+
+def test_every_pair_of_ranked_groups_is_tested_and_adjusted(make_runs: Any) -> None:
+    values = {"0.1": [1.0, 1.1, 0.9, 1.0], "0.2": [5.0, 5.2, 4.8, 5.0], "0.3": [1.1, 1.0, 1.2, 0.9], "0.4": [9.0]}
+    result = compare(_grid(make_runs, values))
+    pairs = result.pairs
+    assert list(zip(pairs["first"], pairs["second"], strict=True)) == [
+        ("0.2-hash", "0.3-hash"), ("0.2-hash", "0.1-hash"), ("0.3-hash", "0.1-hash"),
+    ]  # fmt: skip
+    assert (pairs["p_adjusted"] >= pairs["p_value"]).all() and (pairs["p_improvement"] >= 0.5).all()
+    assert pairs["p_adjusted"].le(0.05).to_list() == [True, True, False]
+    assert "2 of 3 pairs of ranked groups are apart at a false discovery rate of 5 %" in " ".join(result.findings)
+    assert result.seeds_needed == 2.0 and result.to_dict()["seeds_needed"] == 2.0
+    lowest = compare(_grid(make_runs, {lr: [-value for value in own] for lr, own in values.items()}), mode="min")
+    assert lowest.pairs["hedges_g"].to_list() == pytest.approx(pairs["hedges_g"].to_list())
+
+
+def test_groups_without_any_spread_are_not_tested(make_runs: Any) -> None:
+    result = compare(_grid(make_runs, {"0.1": [1.0] * 3, "0.2": [2.0] * 3}))
+    assert result.pairs["p_value"].isna().all() and result.pairs["p_improvement"].to_list() == [1.0]
+    assert json.dumps(result.to_dict(), allow_nan=False)
 
 
 def test_by_takes_a_parameter_by_its_short_name(make_runs: Any) -> None:

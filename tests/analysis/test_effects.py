@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import ttest_ind
 
-from drl_ray_tracking.analysis.effects import cohens_d, hedges_g, seeds_to_separate
+from drl_ray_tracking.analysis.effects import cohens_d, hedges_g, seeds_to_separate, welch_p_value
 from drl_ray_tracking.errors import DataError
 
 
@@ -114,3 +114,15 @@ def test_effect_sizes_refuse_what_has_no_spread_or_too_few_runs(effect):
 def test_seeds_to_separate_refuses_values_out_of_range(change, message):
     with pytest.raises(DataError, match=message):
         seeds_to_separate(**{"mean_a": 0.0, "sd_a": 1.0, "mean_b": 1.0, "sd_b": 1.0, **change})
+
+
+@given(st.integers(0, 2**32), st.integers(2, 9), st.integers(2, 9), st.floats(0.0, 4.0), st.floats(0.01, 100.0))
+def test_welchs_p_value_is_scipys(seed: int, n_x: int, n_y: int, gap: float, spread: float) -> None:
+    rng = np.random.default_rng(seed)
+    x, y = gap + rng.normal(size=n_x), spread * rng.normal(size=n_y)
+    assert welch_p_value(x, y) == pytest.approx(float(ttest_ind(x, y, equal_var=False).pvalue), rel=1e-9)
+
+
+def test_groups_without_spread_have_no_p_value() -> None:
+    with pytest.raises(DataError, match="no spread"):
+        welch_p_value([1.0, 1.0], [2.0, 2.0])

@@ -13,9 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import to_hex
 
+from drl_ray_tracking.analysis.canvas import apart
 from drl_ray_tracking.analysis.compare import compare
+from drl_ray_tracking.analysis.curves import over_seeds
 from drl_ray_tracking.analysis.equity import equity_curves, evaluation_at
-from drl_ray_tracking.analysis.plots import COLOURS, _apart, equity_curve, learning_curves, over_seeds
+from drl_ray_tracking.analysis.palette import COLOURS
+from drl_ray_tracking.analysis.plots import equity_curve, learning_curves
 from drl_ray_tracking.errors import DataError
 
 HOSTILE = "<img src=x onerror=alert(1)> $\\frac{$ | ünï 🦄\n漢字"
@@ -58,17 +61,17 @@ def test_one_point_and_a_flat_curve_can_be_drawn(make_runs: Any, history: list[t
 
 
 def test_seeds_are_averaged_only_where_all_of_them_are() -> None:
-    steps, mean, low, high = over_seeds([pd.Series([0.0, 10.0], [0, 100]), pd.Series([4.0, 4.0, 4.0], [50, 75, 200])])
-    assert steps.tolist() == [50, 75, 100]
-    assert mean.tolist() == [4.5, 5.75, 7.0]
-    assert (low.tolist(), high.tolist()) == ([4.0, 4.0, 4.0], [5.0, 7.5, 10.0])
+    shared = over_seeds([pd.Series([0.0, 10.0], [0, 100]), pd.Series([4.0, 4.0, 4.0], [50, 75, 200])])
+    assert shared.steps.tolist() == [50, 75, 100]
+    assert shared.mean.tolist() == [4.5, 5.75, 7.0]
+    assert (shared.low.tolist(), shared.high.tolist()) == ([4.0, 4.0, 4.0], [5.0, 7.5, 10.0])
     apart = over_seeds([pd.Series([1.0], [5]), pd.Series([2.0, 3.0], [10, 20])])
-    assert apart[0].tolist() == [10, 20] and apart[1].tolist() == [2.0, 3.0]
+    assert apart.steps.tolist() == [10, 20] and apart.mean.tolist() == [2.0, 3.0]
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6).map(sorted))
 def test_labels_keep_their_distance_and_their_order(shares: list[float]) -> None:
-    placed = _apart(shares, 0.1)
+    placed = apart(shares, 0.1)
     assert all(upper - lower >= 0.1 - 1e-9 for lower, upper in pairwise(placed))
     assert placed[-1] <= max(1.0, shares[-1]) + 1e-9
 

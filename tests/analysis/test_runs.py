@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drl_ray_tracking import names
-from drl_ray_tracking.analysis.histories import Attempt, clean_history, counted_points, parse_attempts
+from drl_ray_tracking.analysis.histories import Attempt, History, counted_points, histories_frame, parse_attempts
 from drl_ray_tracking.analysis.mlflow_source import SERIES_FILE
 from drl_ray_tracking.analysis.runs import RunSet, load_runs
 from drl_ray_tracking.errors import ConfigurationError, DataError
@@ -169,7 +170,7 @@ def test_a_history_that_cannot_be_read_is_listed_and_the_others_are_there(
 def test_a_series_is_downloaded_once_and_its_absence_is_said(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     runs = load_runs(store.uri, "trading")
     assert runs.series(store.ids["b1"])["equity"].to_list() == [1.0]
-    monkeypatch.setattr("mlflow.tracking.MlflowClient.download_artifacts", None)
+    monkeypatch.setattr("drl_ray_tracking.analysis.mlflow_source.fetch_artifact", None)
     assert runs.series(store.ids["b1"])["equity"].to_list() == [1.0]
     with pytest.raises(DataError, match=f"kept no evaluation series .artifact {SERIES_FILE}"):
         runs.series(store.ids["a1"])
@@ -241,18 +242,37 @@ def test_a_store_can_be_copied_and_read_elsewhere(store: Store, tmp_path: Path) 
     assert len(load_runs(f"sqlite:///{copy}", "trading")) == 3
 
 
+def raw(run_id: str, metric: str, points: list[tuple[int, float, int]]) -> History:
+    step, value, time_ms = zip(*points, strict=True) if points else ((), (), ())
+    return History(run_id, metric, np.array(step, np.int64), np.array(value, np.float64), np.array(time_ms, np.int64))
+
+
 @given(
     st.lists(st.tuples(st.integers(0, 50), st.floats(-9, 9), st.integers(0, 50)), max_size=30),
     st.permutations(range(30)),
 )
-def test_clean_history_does_not_depend_on_the_order_of_points(
+def test_what_counts_does_not_depend_on_the_order_of_points(
     points: list[tuple[int, float, int]], order: list[int]
 ) -> None:
     unique = list({(step, time): (step, value, time) for step, value, time in points}.values())
     shuffled = [unique[index] for index in order if index < len(unique)]
-    one, other = clean_history("r", "m", unique), clean_history("r", "m", shuffled)
-    assert one.step.tolist() == other.step.tolist() == sorted({point[0] for point in unique})
-    assert one.value.tolist() == other.value.tolist()
+    one, other = (histories_frame([raw("r", "m", points)]) for points in (unique, shuffled))
+    assert one["step"].tolist() == other["step"].tolist() == sorted({point[0] for point in unique})
+    assert one["value"].tolist() == other["value"].tolist()
+
+
+def test_many_runs_and_metrics_are_cleaned_at_once() -> None:
+    attempts = {"b": (Attempt(1, 0, 0), Attempt(2, 50, 1))}
+    made = [
+        raw("b", "y", [(1, 1.0, 10), (2, 9.0, 20), (2, 2.0, 60)]),
+        raw("b", "x", [(3, 5.0, 30)]),
+        raw("a", "x", [(7, math.inf, 1), (5, 0.5, 2), (5, 0.6, 3)]),
+    ]
+    frame = histories_frame(made, attempts)
+    rows = list(frame.astype({"run_id": "str", "metric": "str"}).itertuples(index=False, name=None))
+    assert rows[:2] == [("b", "y", 1, 1.0, 10), ("b", "y", 2, 2.0, 60)], "x at 3 was superseded"
+    assert rows[2] == ("a", "x", 5, 0.6, 3) and rows[3][:3] == ("a", "x", 7) and math.isnan(rows[3][3])
+    assert histories_frame([]).empty
 
 
 @given(st.lists(st.integers(0, 100), min_size=1, max_size=6), st.integers(0, 6), st.integers(0, 120))

@@ -99,6 +99,18 @@ def test_components_that_come_and_go_are_summed() -> None:
     assert (record.reward_components, said) == ({"a": 0.5, "b": 2.0}, [])
 
 
+@pytest.mark.parametrize("last", [{"a": 0.1, "b": 0.2}, {"a": 0.1}, {"a": 0.1, "b": 0.2, "c": 0.3}])
+def test_components_of_every_step_sum_to_the_bits_of_a_loop(last: dict[str, float]) -> None:
+    rng = np.random.default_rng(0)
+    parts = [{"a": value, "b": value**3} for value in rng.normal(0, 1e3, 300)] + [last]
+    record, said = recorded(chunks_of([{}, *({"reward_components": part} for part in parts)]))
+    expected: dict[str, float] = {}
+    for part in parts:
+        for name, value in part.items():
+            expected[name] = expected.get(name, 0.0) + float(value)
+    assert (record.reward_components, said) == (expected, [])
+
+
 @pytest.mark.parametrize(
     ("actions", "kind"), [([["buy"], [1, 2]], None), (["buy", "sell"], None), ([True, False], "i")]
 )

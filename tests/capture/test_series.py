@@ -6,18 +6,20 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gymnasium as gym
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pyarrow.fs import LocalFileSystem
 
+from drl_ray_tracking.capture import series
 from drl_ray_tracking.capture.measured import Measurement
 from drl_ray_tracking.capture.series import series_columns, series_table, write_series
 from tests.capture.episodes import chunks_of, market, multi_agent_chunks
 
 NAMES = [
     "iteration", "step", "episode", "symbol", "window", "split", "fold", "agent", "periods_per_year", "bar",
-    "timestamp", "equity", "price", "position", "fee", "reward", "action",
+    "timestamp", "equity", "price", "position", "fee", "reward", "action", "reward/cost", "reward/market",
 ]  # fmt: skip
 
 
@@ -42,6 +44,39 @@ def test_the_table_of_two_episodes() -> None:
         assert [index for index, row in enumerate(rows) if np.isnan(row[name])] == [0, 5]
     assert [row["reward"] for row in rows[1:5]] == [0.0, 0.5, 1.0, 1.5]
     assert [row["action"] for row in rows[1:5]] == [0.0, 1.0, 2.0, 0.0]
+    assert [row["reward/cost"] for row in rows[1:5]] == [-0.25] * 4 and np.isnan(rows[0]["reward/cost"])
+
+
+def test_a_trace_has_what_its_episode_has() -> None:
+    levered = [{**info, "leverage": 2.5} for info in market(3)]
+    wide = gym.spaces.Box(-1.0, 1.0, (10,), np.float32)
+    moves = [np.full(10, 0.1 * t, np.float32) + np.arange(10, dtype=np.float32) for t in range(3)]
+    (columns,) = columns_of(chunks_of(levered, action_space=wide, actions=moves))
+    assert columns["leverage"].tolist()[1:] == [2.5] * 3 and columns["leverage"].dtype == np.float32
+    assert [name for name in columns if name.startswith("action/")] == [f"action/{n}" for n in range(8)]
+    np.testing.assert_array_equal(columns["action/7"][1:], [move[7] for move in moves])
+    assert np.isnan(columns["action"]).all()
+    both = series_table([columns, *columns_of(chunks_of(market(3)))], iteration=1, step=0)
+    assert both.column("leverage").null_count == 4, "an episode without leverage has none"
+
+
+def test_a_trace_is_bounded_and_the_returns_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [{**info, "reward_components": {f"c{n:02d}": 1.0 for n in range(40)}} for info in market(4)]
+    (columns,) = columns_of(chunks_of(many))
+    assert [name for name in columns if name.startswith("reward/")] == [f"reward/c{n:02d}" for n in range(16)]
+    monkeypatch.setattr(series, "TRACED_BARS", 3)
+    (columns,) = columns_of(chunks_of(many))
+    assert not [name for name in columns if "/" in name]
+    assert len(columns["equity"]) == 5
+
+
+def test_a_component_that_only_some_steps_report_is_missing_in_the_others() -> None:
+    infos = market(3)
+    infos[2] = {**infos[2], "reward_components": {"market": 1.0}}
+    infos[3] = {key: value for key, value in infos[3].items() if key != "reward_components"}
+    (columns,) = columns_of(chunks_of(infos))
+    assert np.isnan(columns["reward/cost"]).tolist() == [True, False, True, True]
+    assert np.isnan(columns["reward/market"]).tolist() == [True, False, False, True]
 
 
 def test_an_episode_that_does_not_trade_has_no_series() -> None:

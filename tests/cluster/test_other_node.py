@@ -12,7 +12,7 @@ import pytest
 from drl_ray_tracking import instrument, names
 from tests.capture.algorithms import trading_ppo
 
-pytestmark = [pytest.mark.cluster, pytest.mark.timeout(300), pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.cluster, pytest.mark.timeout(900), pytest.mark.filterwarnings("ignore")]
 
 
 @pytest.fixture

@@ -15,15 +15,16 @@ from typing import Any
 
 import pytest
 
-from drl_ray_tracking.tracking import courier
-from drl_ray_tracking.tracking.courier import CourierStatus, read_status
-from drl_ray_tracking.tracking.journal import is_locked, journals
-from tests.conftest import wait_until
+from drl_ray_tracking.tracking import courier_status
+from drl_ray_tracking.tracking.courier_status import CourierStatus, read_status
+from drl_ray_tracking.tracking.journal import journals
+from drl_ray_tracking.tracking.locks import is_locked
 from tests.faults.delivered import Store
 from tests.faults.driver import Plan
 from tests.faults.given import Given, read_given
 from tests.faults.proxy import Proxy
-from tests.faults.server import Server
+from tests.servers import Server
+from tests.waiting import PATIENCE, wait_until
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Driver:
 
     def finish(self, timeout_s: float = 120.0) -> Given:
         """Waits until it has ended as it would have without any fault: every result of every trial."""
-        code = self.process.wait(timeout=timeout_s)
+        code = self.process.wait(timeout=PATIENCE * timeout_s)
         assert code == 0, self.said()
         given = self.given()
         assert given.over
@@ -72,7 +73,7 @@ class Driver:
     def kill(self) -> None:
         """Ends it with SIGKILL."""
         self.process.kill()
-        self.process.wait(timeout=10)
+        self.process.wait(timeout=60)
 
     def said(self) -> str:
         """What it wrote to standard output and error."""
@@ -146,7 +147,7 @@ def drive(tmp_path: Path, store: Store) -> Iterator[Drive]:
             driver.kill()
     for directory in journals():
         status = read_status(directory)
-        if status is not None and is_locked(directory / courier.LOCK_FILE):
+        if status is not None and is_locked(directory / courier_status.LOCK_FILE):
             os.kill(status.pid, signal.SIGKILL)
 
 

@@ -10,7 +10,7 @@ from mlflow.entities import ViewType
 from mlflow.tracking import MlflowClient
 
 from drl_ray_tracking import names
-from drl_ray_tracking.tracking.metrics import NON_FINITE
+from drl_ray_tracking.trials.metrics import NON_FINITE
 from tests.faults.given import Given, GivenTrial, Point
 
 

@@ -190,7 +190,7 @@ def _handler(proxy: Proxy, upstream: int, closing: threading.Event) -> type[Base
             self.end_headers()
             self.wfile.write(answer.body[: len(answer.body) // 2] if answer.cut else answer.body)
 
-        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve  # noqa: N815 - http.server's names
+        do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _serve
 
         def log_message(self, *_: object) -> None:
             """Says nothing."""

@@ -12,15 +12,16 @@ import time
 
 import pytest
 
-from drl_ray_tracking.tracking import courier
-from drl_ray_tracking.tracking.courier import read_status
-from drl_ray_tracking.tracking.journal import is_locked, journals
+from drl_ray_tracking.tracking import courier_status
+from drl_ray_tracking.tracking.courier_status import read_status
+from drl_ray_tracking.tracking.journal import journals
 from drl_ray_tracking.tracking.leftovers import sync_leftovers
-from tests.conftest import wait_until
+from drl_ray_tracking.tracking.locks import is_locked
 from tests.faults.conftest import Drive, Driver
 from tests.faults.delivered import Store, assert_delivered
 from tests.faults.proxy import Proxy
-from tests.faults.server import Server
+from tests.servers import Server
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.mlflow]
 KILLS = int(os.environ.get("CHAOS_KILLS", "6"))
@@ -33,7 +34,7 @@ def living_couriers() -> list[int]:
     found = []
     for directory in journals():
         status = read_status(directory)
-        if status is not None and is_locked(directory / courier.LOCK_FILE):
+        if status is not None and is_locked(directory / courier_status.LOCK_FILE):
             found.append(status.pid)
     return found
 
@@ -46,7 +47,7 @@ def kill_a_courier(rng: random.Random) -> None:
         return  # it had just come to its end by itself
 
 
-@pytest.mark.timeout(180 + 30 * KILLS)
+@pytest.mark.timeout(600 + 60 * KILLS)
 def test_nothing_is_lost_whatever_is_killed(drive: Drive, store: Store, server: Server, proxy: Proxy) -> None:
     rng = random.Random(SEED)
     victims = [*_VICTIMS, *(rng.choice(_VICTIMS) for _ in range(KILLS - len(_VICTIMS)))][:KILLS]

@@ -11,16 +11,17 @@ from pathlib import Path
 import pytest
 
 from drl_ray_tracking import names
-from drl_ray_tracking.tracking import courier
-from drl_ray_tracking.tracking.journal import is_locked, journals, segments
+from drl_ray_tracking.tracking.courier_status import LOCK_FILE
+from drl_ray_tracking.tracking.journal import journals, segments
 from drl_ray_tracking.tracking.leftovers import sync_leftovers
-from tests.conftest import wait_until
+from drl_ray_tracking.tracking.locks import is_locked
 from tests.faults.conftest import Drive, the_courier, wait_until_delivered
 from tests.faults.delivered import Store, assert_delivered
 from tests.faults.given import Given
 from tests.faults.proxy import Proxy
-from tests.faults.server import Server
 from tests.network import free_port
+from tests.servers import Server
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.mlflow]
 _ROWS = 40  # of a segment here; the first three events are no results
@@ -88,7 +89,7 @@ def test_f17_a_journal_that_was_damaged_after_its_driver_died(
     given = drive(address, trials=("a",), segment_rows=_ROWS, results=200, drain_timeout_s=0.0).finish()
     (directory,) = journals()
     os.kill(the_courier().pid, signal.SIGKILL)
-    wait_until(lambda: not is_locked(directory / courier.LOCK_FILE), timeout_s=10, what="the courier is gone")
+    wait_until(lambda: not is_locked(directory / LOCK_FILE), timeout_s=10, what="the courier is gone")
     damaged = segments(directory)[2]
     damage(damaged)
     said: list[str] = []
@@ -117,7 +118,7 @@ def test_f17_a_journal_that_is_damaged_while_its_driver_lives(drive: Drive, stor
         wait_until(lambda: Path(f"{damaged}.quarantined").exists(), timeout_s=60, what="the driver repairs its journal")
         driver.go_on()
         given = driver.finish()
-        wait_until(lambda: not is_locked(directory / courier.LOCK_FILE), timeout_s=60, what="the courier has delivered")
+        wait_until(lambda: not is_locked(directory / LOCK_FILE), timeout_s=60, what="the courier has delivered")
     assert "events" in driver.said()
     assert "lost" in driver.said()
     assert_salvaged(given, store, damaged)

@@ -8,14 +8,17 @@ import signal
 import subprocess
 from collections.abc import Iterator
 
+import psutil
 import pytest
 
 from drl_ray_tracking import names
+from drl_ray_tracking.home import home
 from drl_ray_tracking.tracking.journal import journals
-from tests.conftest import wait_until
+from drl_ray_tracking.tracking.locks import is_locked
 from tests.faults.conftest import Drive, Driver, the_courier, wait_until_delivered
 from tests.faults.delivered import Store, assert_delivered
-from tests.faults.server import Server
+from tests.servers import Server
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.mlflow]
 _DELIVERED = "the first values are delivered"
@@ -36,9 +39,10 @@ def test_f6_a_restore_while_the_killed_drivers_courier_still_drains(
     first = drive(server.address, kind="tune", ray_address=ray_address, results=6, pause_at=4)
     first.wait_for_results(3)
     stale = the_courier()
-    os.kill(stale.pid, signal.SIGSTOP)
     (old,) = journals()
     try:
+        # In the middle of making a run it would keep the next courier waiting, lest there be two.
+        wait_until(lambda: _stopped_between_runs(stale.pid), timeout_s=60, what="the courier is stopped")
         first.kill()
         second = drive(server.address, kind="restore", ray_address=ray_address, results=6)
         second.go_on()
@@ -56,6 +60,16 @@ def test_f6_a_restore_while_the_killed_drivers_courier_still_drains(
     assert_delivered(given, store)
 
 
+def _stopped_between_runs(courier: int) -> bool:
+    process = psutil.Process(courier)
+    process.suspend()
+    wait_until(lambda: process.status() == psutil.STATUS_STOPPED, timeout_s=10, what="it does not run")
+    if any(is_locked(path) for path in (home() / "locks").glob("*.lock")):
+        process.resume()
+        return False
+    return True
+
+
 def _stopped(driver: Driver, number: int) -> None:
     driver.wait_for_results(3)
     driver.send(number)
@@ -70,7 +84,7 @@ def test_f7_sigint(drive: Drive, store: Store, server: Server, ray_address: str)
     driver = drive(server.address, kind="tune", ray_address=ray_address, results=6, pause_at=4)
     driver.wait_for_results(3)
     driver.send(signal.SIGINT)
-    driver.process.wait(timeout=60)
+    driver.process.wait(timeout=180)
     given = driver.given()
     assert given.over
     assert given.delivered

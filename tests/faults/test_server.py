@@ -11,16 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from drl_ray_tracking.tracking.courier import RETRYING, read_status
-from drl_ray_tracking.tracking.journal import is_locked, journals
+from drl_ray_tracking.tracking.courier_status import RETRYING, read_status
+from drl_ray_tracking.tracking.journal import journals
 from drl_ray_tracking.tracking.leftovers import sync_leftovers
-from tests.conftest import wait_until
+from drl_ray_tracking.tracking.locks import is_locked
 from tests.faults import proxy as faults
 from tests.faults.conftest import Drive, the_courier, wait_until_delivered
 from tests.faults.delivered import Store, assert_delivered
 from tests.faults.proxy import Proxy
-from tests.faults.server import Server
 from tests.network import free_port
+from tests.servers import Server
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.faults, pytest.mark.mlflow]
 
@@ -112,7 +113,7 @@ def test_f18_two_drivers_that_create_one_experiment_at_once(drive: Drive, store:
 def test_f19_an_experiment_that_is_deleted_before_the_start(drive: Drive, store: Store, server: Server) -> None:
     store.client.delete_experiment(store.client.create_experiment(store.experiment))
     driver = drive(server.address)
-    assert driver.process.wait(timeout=60) != 0
+    assert driver.process.wait(timeout=180) != 0
     assert "ConfigurationError" in driver.said()
     assert "is deleted. Restore it" in driver.said()
     wait_until_delivered()
@@ -165,6 +166,29 @@ def test_f20_a_password_that_changes_is_read_again(
     assert_delivered(given, store)
 
 
+def test_f20_a_token_in_a_file_is_renewed_while_the_sweep_runs(
+    drive: Drive, store: Store, proxy: Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "token"
+    file.write_text("first-token\n")
+    monkeypatch.setenv("DRL_TRACK_TOKEN_FILE", str(file))
+    accepted = ["first-token"]
+    proxy.fault = faults.authorized(lambda: f"Bearer {accepted[0]}")
+    driver = drive(proxy.address, pause_at=11)
+    driver.wait_for_results(10)
+    wait_until(lambda: the_courier().progress.acked >= 15, timeout_s=60, what="the first values are delivered")
+    accepted[0] = "second-token"
+    driver.go_on()
+    driver.wait_for_results(20)
+    wait_until(lambda: the_courier().phase == RETRYING, timeout_s=60, what="the courier is turned away")
+    (directory,) = journals()
+    assert not any(b"first-token" in path.read_bytes() for path in directory.rglob("*") if path.is_file())
+    file.write_text("second-token\n")
+    given = driver.finish()
+    wait_until_delivered()
+    assert_delivered(given, store)
+
+
 def test_f20_a_token_that_expires(drive: Drive, store: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
     accepted = ["first-token"]
     proxy.fault = faults.authorized(lambda: f"Bearer {accepted[0]}")
@@ -177,7 +201,7 @@ def test_f20_a_token_that_expires(drive: Drive, store: Store, proxy: Proxy, monk
     assert not given.delivered
     assert "events wait in" in driver.said()
     (directory,) = journals()
-    assert not any(b"first-token" in path.read_bytes() for path in directory.iterdir())
+    assert not any(b"first-token" in path.read_bytes() for path in directory.rglob("*") if path.is_file())
     # A process cannot be given another environment: its courier goes, `sync` comes with the new token.
     os.kill(the_courier().pid, signal.SIGKILL)
     wait_until(lambda: not is_locked(directory / "courier.lock"), timeout_s=10, what="the courier is gone")

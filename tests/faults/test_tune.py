@@ -16,7 +16,7 @@ from drl_ray_tracking import names
 from tests.faults.conftest import wait_until_delivered
 from tests.faults.delivered import Store, assert_delivered
 from tests.faults.given import Given, RecordingCallback, read_given
-from tests.faults.server import Server
+from tests.servers import Server
 
 pytestmark = [pytest.mark.faults, pytest.mark.ray, pytest.mark.mlflow, pytest.mark.usefixtures("ray_session")]
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
+import random
 from pathlib import Path
 
 import pytest
 
 from drl_ray_tracking import names
-from drl_ray_tracking.tracking.parameters import LONGEST_PARAM
+from drl_ray_tracking.trials.parameters import LONGEST_PARAM
+from tests.faults import proxy as faults
 from tests.faults.conftest import Drive, wait_until_delivered
 from tests.faults.delivered import Store, assert_delivered
-from tests.faults.server import Server
+from tests.faults.proxy import Proxy
+from tests.servers import Server
 
 pytestmark = [pytest.mark.faults, pytest.mark.mlflow]
 
@@ -46,11 +49,12 @@ def test_f15_names_that_mlflow_refuses(drive: Drive, store: Store, server: Serve
     assert run.data.tags["t_x40_g"] == "ü"
 
 
-def test_f15_ten_thousand_parameters_and_half_a_megabyte_in_one(
-    drive: Drive, store: Store, server: Server, tmp_path: Path
+def test_f15_ten_thousand_parameters_and_half_a_megabyte_in_one_past_failing_requests(
+    drive: Drive, store: Store, proxy: Proxy, tmp_path: Path
 ) -> None:
+    proxy.fault = faults.failing(random.Random(0), 0.3)
     config = {"many": {f"p{number}": number for number in range(10_000)}, "long": "lang " * 100_000, "größe": "日本"}
-    given = drive(server.address, trials=("a",), config=config).finish()
+    given = drive(proxy.address, trials=("a",), config=config).finish()
     wait_until_delivered()
     assert_delivered(given, store)
     run = store.run_of("a")

@@ -34,6 +34,11 @@ def result(name: str, step: int, **metrics: float) -> Written:
     return events.RESULT, name, {"step": step, "metrics": metrics or {"loss": 1.0 / step}}
 
 
+def checkpoint(name: str, step: int, uri: str, **extra: Any) -> Written:
+    payload = {"name": f"run-{name}", "uri": uri, "step": step, "iteration": step, "metrics": {"loss": 1.0 / step}}
+    return events.CHECKPOINT, name, {**payload, **extra}
+
+
 def trial_end(name: str, status: str = "FINISHED", **extra: Any) -> Written:
     return events.TRIAL_END, name, {"status": status, "tags": {}, "folders": {}, **extra}
 

@@ -16,8 +16,7 @@ from ray.tune import Callback
 
 from drl_ray_tracking import MLflowTrackingCallback, names
 from drl_ray_tracking.errors import ConfigurationError
-from drl_ray_tracking.tracking import callback as module
-from drl_ray_tracking.tracking import courier, events
+from drl_ray_tracking.tracking import courier, events, introductions, preflight
 from drl_ray_tracking.tracking.journal import journals, read_events
 from drl_ray_tracking.tracking.spool import Spool
 
@@ -36,7 +35,7 @@ def no_courier(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, str]]
         return spools[-1]
 
     monkeypatch.setattr(courier, "start", lambda directory, credentials: started.append(credentials))
-    monkeypatch.setattr(module, "_VERDICT_WAIT_S", 0.0)
+    monkeypatch.setattr(preflight, "_VERDICT_WAIT_S", 0.0)
     monkeypatch.setattr(Spool, "open", remembered)
     yield started
     for spool in spools:  # their watchdogs would start real couriers once `courier.start` is back
@@ -151,7 +150,7 @@ def test_a_trial_whose_start_could_not_be_written_is_announced_later(
     made.setup()
     trial = fake_trial(tmp_path)
     with monkeypatch.context() as broken:
-        broken.setattr(module, "identify_trial", lambda *arguments: 1 / 0)
+        broken.setattr(introductions, "identify_trial", lambda *arguments: 1 / 0)
         made.log_trial_start(trial)
     made.log_trial_result(1, trial, {"loss": 1.0})
     assert [event.kind for event in written()] == [events.OPEN, events.SWEEP, events.TRIAL, events.RESULT]
@@ -160,7 +159,7 @@ def test_a_trial_whose_start_could_not_be_written_is_announced_later(
 def test_a_sweep_is_tracked_where_its_context_cannot_be_told(
     no_courier: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "context_tags", lambda: 1 / 0)
+    monkeypatch.setattr(introductions, "context_tags", lambda: 1 / 0)
     made = MLflowTrackingCallback(URI)
     made.setup()
     made.log_trial_start(fake_trial(tmp_path))

@@ -12,7 +12,7 @@ import pytest
 from drl_ray_tracking import MLflowTrackingCallback, names
 from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.tracking.journal import journals
-from tests.conftest import wait_until
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow, pytest.mark.usefixtures("ray_session")]
 

@@ -13,22 +13,23 @@ from typing import Any
 import pytest
 
 from drl_ray_tracking import names
-from drl_ray_tracking.tracking import courier, events
-from drl_ray_tracking.tracking.courier import Courier, read_status
+from drl_ray_tracking.tracking import courier, courier_status, events
+from drl_ray_tracking.tracking.courier import Courier
+from drl_ray_tracking.tracking.courier_status import read_status
 from drl_ray_tracking.tracking.journal import (
     JournalWriter,
-    is_locked,
     journals,
     last_sequence,
     new_journal_directory,
     segments,
 )
 from drl_ray_tracking.tracking.leftovers import sync_leftovers
+from drl_ray_tracking.tracking.locks import is_locked
 from drl_ray_tracking.tracking.sink import MemorySink, SinkUnavailableError
 from drl_ray_tracking.tracking.spool import Spool
-from tests.conftest import wait_until
 from tests.network import free_port
 from tests.tracking.journals import Written, opening, result, sweep, sweep_end, trial, trial_end, write
+from tests.waiting import wait_until
 
 _DRIVER = """
 import os, signal, sys
@@ -49,7 +50,7 @@ def no_courier_left(isolated_home: Path) -> Iterator[None]:
     yield
     for directory in journals():
         status = read_status(directory)
-        if status is not None and is_locked(directory / courier.LOCK_FILE):
+        if status is not None and is_locked(directory / courier_status.LOCK_FILE):
             os.kill(status.pid, signal.SIGKILL)
 
 
@@ -147,7 +148,7 @@ def test_exactly_one_courier_serves_a_journal(sqlite_store: Callable[[], str]) -
     spool = Spool.open(opened, credentials={})
     first = wait_until(spool.status, timeout_s=30, what="the courier answers")
     courier.start(spool.directory)
-    log = spool.directory / courier.LOG_FILE
+    log = spool.directory / courier_status.LOG_FILE
     wait_until(lambda: "another courier serves" in log.read_text(), timeout_s=30, what="the second one leaves")
     assert spool.status().pid == first.pid  # type: ignore[union-attr]
     assert not courier.carry(spool.directory)
@@ -290,10 +291,11 @@ def test_a_broken_artifact_store_delays_no_value_and_is_given_up_in_the_end() ->
     status = read_status(directory)
     assert status is not None
     assert status.progress.uploads
-    assert "files of 2 events" in status.message
+    assert "gave up on 2 uploads" in status.message
     sink.away = False
     assert courier_finishes(directory, sink, clock)
-    assert [set(run.artifacts) for run in sink.runs.values()] == [{names.DIFF_ARTIFACT}, {names.CONFIG_ARTIFACT}]
+    trial_files = {names.CONFIG_ARTIFACT, names.HISTORIES_ARTIFACT}
+    assert [set(run.artifacts) for run in sink.runs.values()] == [{names.DIFF_ARTIFACT}, trial_files]
 
 
 def courier_finishes(directory: Path, sink: MemorySink, clock: Clock) -> bool:
@@ -303,7 +305,7 @@ def courier_finishes(directory: Path, sink: MemorySink, clock: Clock) -> bool:
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"phase": 1}'])
 def test_a_progress_file_that_a_power_cut_broke_means_once_more(content: str) -> None:
     directory = left_behind(SHORT)
-    (directory / courier.PROGRESS_FILE).write_text(content)
+    (directory / courier_status.PROGRESS_FILE).write_text(content)
     sink = MemorySink()
     assert courier_finishes(directory, sink, Clock())
     assert [run.status for run in sink.runs.values()] == ["FINISHED", "FINISHED"]
@@ -343,3 +345,45 @@ def test_sync_repairs_a_damaged_journal_and_says_what_is_lost(monkeypatch: pytes
     assert str(directory) in said[0]
     assert len({point.step for run in sink.runs.values() for point in run.points}) > 50
     assert list(directory.glob("*.quarantined"))
+
+
+def test_while_trials_train_pictures_are_drawn_now_and_then_and_all_of_them_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    drawn: list[int] = []
+
+    class Painter:
+        """Draws nothing, at once."""
+
+        def __init__(self, directory: Path) -> None:
+            (tmp_path / "empty").mkdir()
+
+        def place(self) -> Path:
+            folder = tmp_path / f"material{len(drawn)}"
+            folder.mkdir()
+            return folder
+
+        def start(self) -> None:
+            drawn.append(round(now))
+
+        def drawn(self) -> Path:
+            return tmp_path / "empty"
+
+    monkeypatch.setattr(courier, "PaintingProcess", Painter)
+    directory = new_journal_directory()
+    writer = JournalWriter(directory)
+    started = [trial(name) for name in "abcd"]
+    write(writer, [opening(), sweep(pictures=True), *started, *[trial_end(name) for name in "abcd"]], start_ms=0)
+    now = 0.0
+    one = Courier(directory, lambda opened: MemorySink(), clock=lambda: now)
+    for moment in range(0, 620, 10):
+        now = float(moment)
+        for _ in range(8):
+            one._step(alive=True)
+    assert drawn == [260, 510], "one in 250 s, whatever waits"
+    write(writer, [sweep_end()], start_ms=700_000)
+    for _ in range(8):
+        one._step(alive=True)
+    assert drawn == [260, 510, 610, 610]
+    assert one._finished()
+    writer.close()

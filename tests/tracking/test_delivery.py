@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drl_ray_tracking import names
-from drl_ray_tracking.tracking.delivery import FLUSH_POINTS, SWEEP_RUN, Delivery, Progress
+from drl_ray_tracking.tracking.delivery import FLUSH_POINTS, Delivery
 from drl_ray_tracking.tracking.journal import Event
+from drl_ray_tracking.tracking.progress import SWEEP_RUN, Progress
 from drl_ray_tracking.tracking.sink import MemoryRun, MemorySink, MetricPoint, SinkRefusedError, SinkUnavailableError
 from tests.tracking.journals import Written, numbered, opening, result, sweep, sweep_end, trial, trial_end
 
@@ -344,3 +345,59 @@ def test_progress_is_not_shared_between_copies() -> None:
     other = copy.deepcopy(progress)
     delivered(SWEEP, progress=progress)
     assert other == Progress()
+
+
+class Stingy(MemorySink):
+    """Takes two calls of `log` out of three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def log(self, run_id: str, **values: Any) -> None:
+        self.calls += 1
+        if self.calls % 3 == 0:
+            raise SinkUnavailableError("HTTP 503")
+        super().log(run_id, **values)
+
+
+def test_thousands_of_parameters_get_through_a_server_that_fails_every_third_request() -> None:
+    params = {f"p{number}": str(number) for number in range(2_000)}
+    sink = Stingy()
+    drain(Delivery(sink, Progress(), no_files), numbered([opening(), sweep(), trial("a", params=params), sweep_end()]))
+    assert run_of(sink, "a").params == params
+    assert sink.calls < 40, "what has arrived is not sent again"
+
+
+def test_trials_of_a_fold_stand_below_its_run_and_it_ends_with_the_sweep() -> None:
+    sink = MemorySink()
+    written: list[Written] = [
+        opening(),
+        sweep(),
+        trial("a", fold="0"),
+        trial("b", fold="0"),
+        trial("c", fold="1"),
+        trial("d"),
+        result("a", 1),
+        trial_end("a"),
+        sweep_end(),
+    ]
+    done = delivered(written, sink)
+    parent = done.progress.runs[SWEEP_RUN]
+    assert sorted(done.progress.folds) == ["0", "1"]
+    for name, fold in (("a", "0"), ("b", "0"), ("c", "1")):
+        run = run_of(sink, name)
+        assert run.parent_run_id == done.progress.folds[fold]
+        assert names.sweep_run(run.tags) == parent
+    assert run_of(sink, "d").parent_run_id == parent
+    for fold, run_id in done.progress.folds.items():
+        run = sink.runs[run_id]
+        assert run.parent_run_id == parent
+        assert (run.tags[names.TAG_ROLE], run.tags[names.TAG_FOLD], run.status) == (names.ROLE_FOLD, fold, "FINISHED")
+    before = copy.deepcopy(sink.runs)
+    delivered(written, sink)  # a courier that lost its progress
+    assert sink.runs.keys() == before.keys(), "delivered again, nothing is there twice"
+    orphaned = MemorySink()
+    left = delivered(written[:-1], orphaned)
+    left.close_open_runs("KILLED", 99)
+    assert {orphaned.runs[run_id].status for run_id in left.progress.folds.values()} == {"KILLED"}

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from drl_ray_tracking import names
 from drl_ray_tracking.tracking import events
-from drl_ray_tracking.tracking.delivery import Delivery, Progress
+from drl_ray_tracking.tracking.delivery import Delivery
 from drl_ray_tracking.tracking.journal import Event, JournalWriter, new_journal_directory, read_events_of
+from drl_ray_tracking.tracking.progress import Progress
 from drl_ray_tracking.tracking.sink import MemorySink
 from tests.tracking.journals import Written, numbered, opening, result, sweep, sweep_end, trial, trial_end, write
 from tests.tracking.test_delivery import delivered, no_files, run_of

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from drl_ray_tracking.tracking import doctor, journal
+from drl_ray_tracking.home import HOME_VARIABLE
+from drl_ray_tracking.tracking import doctor
 from drl_ray_tracking.tracking.doctor import SUPPORTED, examine
 from drl_ray_tracking.tracking.journal import JournalWriter, new_journal_directory
 from tests.network import free_port
@@ -123,7 +124,7 @@ def test_a_home_on_a_network_filesystem_and_a_full_disk(tmp_path: Path, monkeypa
     uri = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setattr(doctor, "_store", lambda given: [])
     monkeypatch.setattr(doctor, "filesystem_type", lambda path: "nfs4")
-    assert journal.HOME_VARIABLE in wrong_lines(uri)[0]
+    assert HOME_VARIABLE in wrong_lines(uri)[0]
     monkeypatch.setattr(doctor, "filesystem_type", lambda path: "ext4")
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10})())
     assert ["make room" in line for line in wrong_lines(uri)] == [True, True]

@@ -11,8 +11,9 @@ from pyarrow.fs import LocalFileSystem
 
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError
-from drl_ray_tracking.tracking.identity import check_run_name, claim_sweep, identify_trial, working_diff
-from drl_ray_tracking.tracking.redaction import REDACTED
+from drl_ray_tracking.tracking.identity import claim_sweep, working_diff
+from drl_ray_tracking.trials.identity import check_run_name, identify_trial
+from drl_ray_tracking.trials.redaction import REDACTED
 
 PATTERN = "{algorithm}-{market}-{timeframe}-{seed}-{hash}"
 

@@ -22,13 +22,12 @@ from drl_ray_tracking.tracking.journal import (
     JournalWriter,
     driver_is_alive,
     drop_delivered_segments,
-    hold_lock,
-    is_locked,
     last_sequence,
     new_journal_directory,
     read_events,
     segments,
 )
+from drl_ray_tracking.tracking.locks import hold_lock, is_locked
 
 
 @pytest.fixture

@@ -119,12 +119,11 @@ def pbt(scheduler: str) -> Any:
     return PopulationBasedTraining(hyperparam_mutations=mutations, resample_probability=1.0, **common)
 
 
+@pytest.mark.filterwarnings("ignore")  # PB2 warns of its own fit in many ways
 @pytest.mark.parametrize("scheduler", ["PBT", "PB2"])
 def test_perturbed_hyperparameters_keep_their_history_and_their_donor(
     tmp_path: Path, sqlite_store: Callable[[], str], scheduler: str
 ) -> None:
-    if scheduler == "PB2":
-        pytest.importorskip("GPy")  # PB2 of Ray 2.60 needs it
     from ray import tune
 
     uri = sqlite_store()
@@ -219,9 +218,9 @@ def test_only_what_a_checkpoint_covers_is_published(tmp_path: Path, sqlite_store
     assert callback.delivered
     assert len(results.errors) == 1
     trials = {run.data.params["fails"]: run for run in trials_of(uri).values()}
-    assert [step for step, _ in history(uri, trials["true"], "score")] == [1, 2, 3, 4]
-    assert [step for step, _ in history(uri, trials["false"], "score")] == [1, 2, 3, 4, 5]
-    assert end_of(trials["true"]) == ("FAILED", names.END_ERROR)
+    assert [step for step, _ in history(uri, trials["True"], "score")] == [1, 2, 3, 4]
+    assert [step for step, _ in history(uri, trials["False"], "score")] == [1, 2, 3, 4, 5]
+    assert end_of(trials["True"]) == ("FAILED", names.END_ERROR)
     assert runs_of(uri, "e")[""].data.tags[names.TAG_PUBLISH] == "checkpointed"
 
 
@@ -236,13 +235,11 @@ def test_an_import_of_what_was_tracked_adds_nothing_and_of_what_was_not_everythi
     before = {key: run.to_dictionary() for key, run in runs_of(uri, "e").items()}
     folder = tmp_path / "results" / "exp"
     outcome = import_tune(folder, uri, "e", now_ms=lambda: 10**15)
-    assert (outcome.sweep_id, outcome.runs) == (callback.sweep_id, 0)
+    assert (outcome.sweep_id, outcome.runs, outcome.points) == (callback.sweep_id, 0, 0)
     after = {key: run.to_dictionary() for key, run in runs_of(uri, "e").items()}
-    missed = {"done"} if outcome.points else set()
     assert {key: run["data"]["params"] for key, run in after.items()} == {
         key: run["data"]["params"] for key, run in before.items()
     }
-    assert missed == set(), "what was tracked is whole"
     (folder / names.IDENTITY_FILE).unlink()
     assert import_tune(folder, other, "e", now_ms=lambda: 10**15).runs == 3
     imported = by_lr(trials_of(other))

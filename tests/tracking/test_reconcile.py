@@ -10,9 +10,10 @@ import pytest
 
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError
-from drl_ray_tracking.tracking.delivery import Delivery, Progress
+from drl_ray_tracking.tracking.delivery import Delivery
 from drl_ray_tracking.tracking.journal import JournalWriter, new_journal_directory
 from drl_ray_tracking.tracking.mlflow_sink import MlflowSink
+from drl_ray_tracking.tracking.progress import Progress
 from drl_ray_tracking.tracking.reconcile import reconcile
 from tests.network import free_port
 from tests.tracking.journals import numbered, opening, result, sweep, trial, trial_end
@@ -84,14 +85,14 @@ def test_a_sweep_that_never_reported_counts_from_its_start(sqlite_store: Callabl
 def test_a_sweep_of_this_machine_is_left_to_its_journal(
     sqlite_store: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from drl_ray_tracking.tracking import courier
+    from drl_ray_tracking.tracking import courier, courier_status
 
     uri = sqlite_store()
     delivery = tracked(uri, "here")
     directory = new_journal_directory()
     one = courier.Courier(directory, lambda opened: MlflowSink(uri))
     one._progress = delivery.progress
-    one._say(courier.DELIVERING)
+    one._say(courier_status.DELIVERING)
     said: list[str] = []
     writer = JournalWriter(directory)
     assert reconcile(uri, said.append, clock=at(600)) == 0

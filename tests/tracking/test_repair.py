@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import JournalError
-from drl_ray_tracking.tracking import courier, events, journal
-from drl_ray_tracking.tracking.courier import Courier, carry, read_status
+from drl_ray_tracking.tracking import courier, courier_status, events, journal
+from drl_ray_tracking.tracking.courier import Courier, carry
+from drl_ray_tracking.tracking.courier_status import read_status
 from drl_ray_tracking.tracking.journal import (
     DamagedJournalError,
     JournalWriter,
@@ -26,9 +27,9 @@ from drl_ray_tracking.tracking.journal import (
 from drl_ray_tracking.tracking.repair import mend, quarantined, repair_orphan
 from drl_ray_tracking.tracking.sink import MemorySink
 from drl_ray_tracking.tracking.spool import Spool
-from tests.conftest import wait_until
 from tests.tracking.journals import opening, result, sweep, sweep_end, trial, trial_end, write
 from tests.tracking.test_courier import Clock
+from tests.waiting import wait_until
 
 PADDING = {f"metric/{number}": float(number) for number in range(40)}
 
@@ -206,7 +207,7 @@ def test_a_living_driver_repairs_its_own_journal(
     monkeypatch.setattr(one, "_sleep", stop_after_a_look)
     with pytest.raises(InterruptedError):
         one.run()
-    assert said == [courier.DAMAGED]
+    assert said == [courier_status.DAMAGED]
     assert not quarantined(live.directory)
     live._mend_quietly()
     assert quarantined(live.directory)
@@ -229,7 +230,7 @@ def test_the_watchdog_sees_what_the_courier_says(live: Spool, monkeypatch: pytes
         live.append(*event)
     live._writer.repair(lambda last: None)
     truncate(segments(live.directory)[0], 0.6)
-    courier_over(live.directory, MemorySink())._say(courier.DAMAGED)
+    courier_over(live.directory, MemorySink())._say(courier_status.DAMAGED)
     spool = Spool(live._writer, {})
     spool._watchdog.start()
     wait_until(lambda: quarantined(live.directory), timeout_s=20, what="the driver repairs")

@@ -1,16 +1,21 @@
-"""One contract for every sink: in memory, a SQLite file, an HTTP server over SQLite."""
+"""One contract for every sink: in memory, a SQLite file, servers over SQLite and PostgreSQL, one behind a password."""
 
 from __future__ import annotations
 
+import base64
+import json
+import tempfile
+import urllib.request
 import uuid
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from drl_ray_tracking.tracking.mlflow_sink import MlflowSink, bounded_requests
+from drl_ray_tracking.tracking.model_store import ModelSpec
 from drl_ray_tracking.tracking.sink import (
     MemorySink,
     MetricPoint,
@@ -20,6 +25,7 @@ from drl_ray_tracking.tracking.sink import (
     SinkUnavailableError,
 )
 from tests.network import free_port
+from tests.servers import ADMIN, Server, behind_basic_auth, postgres, running
 
 
 class Store(Protocol):
@@ -32,6 +38,8 @@ class Store(Protocol):
     def status(self, run_id: str) -> tuple[str, int | None]: ...
     def parent(self, run_id: str) -> str | None: ...
     def artifacts(self, run_id: str) -> Mapping[str, str]: ...
+    def model_files(self, model_id: str) -> Mapping[str, str]: ...
+    def model_values(self, model_id: str) -> Mapping[str, float]: ...
     def delete_run(self, run_id: str) -> None: ...
     def delete_experiment(self, experiment_id: str) -> None: ...
 
@@ -54,6 +62,12 @@ class MemoryStore:
 
     def artifacts(self, run_id: str) -> Mapping[str, str]:
         return {name: content.decode() for name, content in self.sink.runs[run_id].artifacts.items()}
+
+    def model_files(self, model_id: str) -> Mapping[str, str]:
+        return {name: content.decode() for name, content in self.sink.models.models[model_id].files.items()}
+
+    def model_values(self, model_id: str) -> Mapping[str, float]:
+        return {point.key: point.value for point in self.sink.models.models[model_id].points}
 
     def delete_run(self, run_id: str) -> None:
         self.sink.runs[run_id].deleted = True
@@ -91,6 +105,19 @@ class MlflowStore:
         files = [path for path in self.scratch.rglob("*") if path.is_file()]
         return {str(path.relative_to(self.scratch)): path.read_text() for path in files}
 
+    def model_files(self, model_id: str) -> Mapping[str, str]:
+        from mlflow.artifacts import download_artifacts
+
+        location = self.client.get_logged_model(model_id).artifact_location
+        target = self.scratch / model_id
+        download_artifacts(location, dst_path=str(target), tracking_uri=self.client.tracking_uri)
+        files = [path for path in target.rglob("*") if path.is_file()]
+        (top,) = target.iterdir()
+        return {str(path.relative_to(top)): path.read_text() for path in files}
+
+    def model_values(self, model_id: str) -> Mapping[str, float]:
+        return {value.key: value.value for value in self.client.get_logged_model(model_id).metrics or ()}
+
     def delete_run(self, run_id: str) -> None:
         self.client.delete_run(run_id)
 
@@ -98,20 +125,68 @@ class MlflowStore:
         self.client.delete_experiment(experiment_id)
 
 
-_REAL = [pytest.param(name, marks=pytest.mark.mlflow) for name in ("sqlite", "http")]
+@dataclass(frozen=True)
+class Guarded:
+    """A server behind basic auth, and what its administrator logs in with."""
+
+    address: str
+    credentials: Mapping[str, str]
+
+
+@pytest.fixture(scope="module")
+def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("postgres-server")
+    # PostgreSQL's socket path must stay short.
+    with (
+        tempfile.TemporaryDirectory(prefix="drl-pg-") as data,
+        postgres(Path(data)) as database,
+        running(Server(folder, database)) as server,
+    ):
+        yield server.address
+
+
+@pytest.fixture(scope="module")
+def guarded_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Guarded]:
+    server, password = behind_basic_auth(tmp_path_factory.mktemp("guarded-server"))
+    with running(server):
+        yield Guarded(server.address, login(ADMIN, password))
+
+
+def add_user(server: Guarded, name: str, password: str) -> None:
+    words = ":".join(server.credentials.values()).encode()
+    request = urllib.request.Request(
+        f"{server.address}/api/2.0/mlflow/users/create",
+        json.dumps({"username": name, "password": password}).encode(),
+        {"Content-Type": "application/json", "Authorization": f"Basic {base64.b64encode(words).decode()}"},
+    )
+    with urllib.request.urlopen(request) as reply:
+        assert reply.status == 200
+
+
+def login(user: str, password: str) -> dict[str, str]:
+    return {"MLFLOW_TRACKING_USERNAME": user, "MLFLOW_TRACKING_PASSWORD": password}
+
+
+_REAL = [pytest.param(name, marks=pytest.mark.mlflow) for name in ("sqlite", "http", "postgres", "guarded")]
 
 
 @pytest.fixture(params=["memory", *_REAL])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     scratch = tmp_path / "scratch"
     scratch.mkdir()
+    credentials: Mapping[str, str] = {}
     if request.param == "memory":
         yield MemoryStore(MemorySink())
         return
-    real = "sqlite_store" if request.param == "sqlite" else "mlflow_server"
-    uri = request.getfixturevalue(real)
-    with bounded_requests():
-        yield MlflowStore(uri if isinstance(uri, str) else uri(), scratch)
+    if request.param == "sqlite":
+        uri = request.getfixturevalue("sqlite_store")()
+    elif request.param == "guarded":
+        guarded: Guarded = request.getfixturevalue("guarded_server")
+        uri, credentials = guarded.address, guarded.credentials
+    else:
+        uri = request.getfixturevalue({"http": "mlflow_server", "postgres": "postgres_server"}[request.param])
+    with bounded_requests(credentials=credentials):
+        yield MlflowStore(uri, scratch)
 
 
 @pytest.fixture
@@ -251,6 +326,62 @@ def test_a_folder_arrives_whole(store: Store, experiment: str, tmp_path: Path) -
 
 
 @pytest.mark.mlflow
+def test_a_model_is_found_by_its_tags_and_ready_once_finished(store: Store, experiment: str) -> None:
+    run_id, models = store.sink.create_run(experiment, spec()), store.sink.models
+    wanted = {"drl.checkpoint": "abc", "drl.model.role": "pointer"}
+    assert models.find(experiment, wanted) == []
+    first = models.create(experiment, ModelSpec("a/../b: é", wanted, {"n": "1"}, run_id))
+    other = models.create(experiment, ModelSpec("x" * 400, {**wanted, "drl.checkpoint": "d"}, {}, run_id))
+    (found,) = models.find(experiment, wanted)
+    assert (found.model_id, found.ready, found.tags["n"]) == (first, False, "1")
+    for _ in range(2):
+        models.tag(first, {"n": "2"})
+        models.finish(first)
+    (found,) = models.find(experiment, wanted)
+    assert (found.ready, found.tags["n"]) == (True, "2")
+    assert [model.model_id for model in models.find(experiment, {"drl.model.role": "pointer"})] == [first, other]
+
+
+def test_a_models_files_arrive_whole_and_its_values_are_the_runs(store: Store, experiment: str, tmp_path: Path) -> None:
+    run_id, models = store.sink.create_run(experiment, spec()), store.sink.models
+    model_id = models.create(experiment, ModelSpec("m", {"drl.checkpoint": "1"}, {}, run_id))
+    (tmp_path / "m" / "deep").mkdir(parents=True)
+    (tmp_path / "m" / "MLmodel").write_text("flavors: {}")
+    (tmp_path / "m" / "deep" / "weights").write_text("1 2 3")
+    value = MetricPoint("loss", 0.5, 1_000, 7)
+    store.sink.log(run_id, metrics=[value])
+    for _ in range(2):
+        models.upload(model_id, tmp_path / "m")
+        store.sink.log(run_id, metrics=[replace(value, model_id=model_id)])
+    assert store.model_files(model_id) == {"MLmodel": "flavors: {}", "deep/weights": "1 2 3"}
+    assert store.model_values(model_id) == {"loss": 0.5}
+    assert store.points(run_id, "loss") == {value}, "once"
+
+
+def test_a_model_can_be_deleted(store: Store, experiment: str) -> None:
+    run_id, models = store.sink.create_run(experiment, spec()), store.sink.models
+    model_id = models.create(experiment, ModelSpec("m", {"drl.checkpoint": "1"}, {}, run_id))
+    models.finish(model_id)
+    assert models.delete(model_id, run_id)
+    assert models.find(experiment, {"drl.checkpoint": "1"}) == []
+
+
+def test_a_model_that_a_registered_version_was_made_of_stays(mlflow_server: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    client, sink = MlflowClient(mlflow_server, mlflow_server), MlflowSink(mlflow_server)
+    experiment = sink.open_experiment(f"contract-{uuid.uuid4().hex}", None, None)
+    run_id = sink.create_run(experiment, spec())
+    model_id = sink.models.create(experiment, ModelSpec("m", {"drl.checkpoint": "1"}, {}, run_id))
+    sink.models.finish(model_id)
+    name = f"registered-{uuid.uuid4().hex}"
+    client.create_registered_model(name)
+    location = client.get_logged_model(model_id).artifact_location
+    client.create_model_version(name, location, model_id=model_id)
+    assert not sink.models.delete(model_id, run_id)
+    assert sink.models.find(experiment, {"drl.checkpoint": "1"})
+
+
 def test_a_server_that_is_not_there_is_unavailable() -> None:
     with bounded_requests(2.0), pytest.raises(SinkUnavailableError):
         MlflowSink(f"http://127.0.0.1:{free_port()}").open_experiment("x", None, None)
@@ -266,3 +397,22 @@ def test_bounded_requests_leave_the_environment_as_it_was(monkeypatch: pytest.Mo
         assert os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "5"
         assert os.environ["MLFLOW_TRACKING_TOKEN"] == "t"
     assert dict(os.environ) == before
+
+
+@pytest.mark.mlflow
+def test_a_wrong_password_is_tried_again_and_a_missing_permission_too(guarded_server: Guarded) -> None:
+    """Passwords are renewed and permissions given while a courier waits: neither makes it give up."""
+    with bounded_requests(credentials=guarded_server.credentials):
+        sink = MlflowSink(guarded_server.address)
+        experiment = sink.open_experiment(f"guarded-{uuid.uuid4().hex}", None, None)
+        run_id = sink.create_run(experiment, spec())
+    add_user(guarded_server, "reader", "a long enough password")
+    point = MetricPoint("a", 1.0, 1, 1)
+    with bounded_requests(credentials=login(ADMIN, "wrong password")), pytest.raises(SinkUnavailableError, match="401"):
+        sink.log(run_id, metrics=[point])
+    reader = login("reader", "a long enough password")
+    with bounded_requests(credentials=reader), pytest.raises(SinkUnavailableError, match=r"403|Permission"):
+        sink.log(run_id, metrics=[point])
+    with bounded_requests(credentials=guarded_server.credentials):
+        sink.log(run_id, metrics=[point])
+        assert MlflowStore(guarded_server.address, Path()).points(run_id, "a") == {point}

@@ -9,9 +9,10 @@ import pytest
 import yaml
 
 from drl_ray_tracking.errors import ConfigurationError
-from drl_ray_tracking.training.config import SweepConfig, load_config, parse_config
+from drl_ray_tracking.training.config import SweepConfig, dump_config, load_config, parse_config
 
-CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+NO_SWEEPS = {"promote.yaml", "rules.yaml"}  # gates and rules, with loaders and tests of their own
+CONFIGS = sorted(path for path in (Path(__file__).parents[2] / "configs").glob("*.yaml") if path.name not in NO_SWEEPS)
 
 
 def minimal(**changes: Any) -> dict[str, Any]:
@@ -93,3 +94,58 @@ def test_a_missing_file_and_broken_yaml_are_one_sentence_each(tmp_path: Path) ->
     broken.write_text("- just\n- a list")
     with pytest.raises(ConfigurationError, match="holds list, a mapping"):
         load_config(broken)
+
+
+WALK = {"folds": 2, "train_bars": 500, "validation_bars": 100, "test_bars": 100}
+
+
+def test_a_list_of_markets_is_taken_apart_and_survives_being_written() -> None:
+    given = minimal(data=[{"source": "gym_anytrading:GOOGL"}, {"source": "gym_anytrading:EURUSD"}])
+    config = parse_config(given, "here")
+    assert [market.source for market in config.markets] == ["gym_anytrading:GOOGL", "gym_anytrading:EURUSD"]
+    again = parse_config(yaml.safe_load(dump_config(config, Path())), "again")
+    assert again.markets == config.markets
+
+
+def test_a_walk_forward_survives_being_written_and_wants_its_test() -> None:
+    config = parse_config(minimal(walk_forward=WALK), "here")
+    assert config.wants_test
+    again = parse_config(yaml.safe_load(dump_config(config, Path())), "again")
+    assert again.walk_forward == config.walk_forward and again.wants_test
+    assert not parse_config(minimal(walk_forward={**WALK, "test": False}), "here").wants_test
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"walk_forward": WALK, "split": {"train": 0.6}}, "`split` or `walk_forward`, not both"),
+        ({"agents": [{"algorithm": "PPO"}, {"algorithm": "PPO"}]}, "agents need names of their own; ppo is several"),
+        ({"ensembles": [{"vote": "majority", "agents": ["sac"]}]}, "names sac; agents are ppo"),
+        ({"ensembles": [{"vote": "loudest"}]}, r"ensembles\[0\].vote"),
+        ({"walk_forward": WALK, "tracking": {"offline": True}}, "counted in the store"),
+        ({"scheduler": {"kind": "pbt"}}, "pbt needs `mutate`"),
+        ({"scheduler": {"kind": "asha", "mutate": {"lr": {"grid": [1]}}}}, "asha changes nothing"),
+        (
+            {"walk_forward": WALK, "scheduler": {"kind": "pbt", "mutate": {"lr": {"grid": [1, 2]}}}},
+            "pbt copies trials onto each other",
+        ),
+        ({"walk_forward": {**WALK, "fold": 3}}, "walk_forward.fold: unknown key .did you mean 'folds'"),
+    ],
+)
+def test_what_does_not_fit_together_is_said(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigurationError, match=said):
+        parse_config(minimal(**changes), "here")
+
+
+def test_rules_are_a_key_of_a_sweep_and_are_checked_with_it() -> None:
+    minimal = {
+        "experiment": "e",
+        "data": {"source": "gym_anytrading:GOOGL"},
+        "agents": [{"algorithm": "PPO"}],
+        "stop": {"training_iteration": 1},
+    }
+    given = parse_config({**minimal, "rules": {"max_daily_loss": 0.05}}, "x.yaml")
+    assert given.rules is not None and given.rules.on == {"max_daily_loss": 0.05}
+    assert parse_config(yaml.safe_load(dump_config(given, Path())), "dumped").rules == given.rules
+    with pytest.raises(ConfigurationError, match=r"rules\.max_daily_los: unknown key \(did you mean 'max_daily_loss'"):
+        parse_config({**minimal, "rules": {"max_daily_los": 0.05}}, "x.yaml")

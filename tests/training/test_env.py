@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from drl_ray_tracking.errors import ConfigurationError, TrackingError
 from drl_ray_tracking.training.datasets import MarketSegment
-from drl_ray_tracking.training.env import TradingEnv, TradingSettings
+from drl_ray_tracking.training.env import TradingEnv
+from drl_ray_tracking.training.env_settings import TradingSettings
 
 SHORT, FLAT, LONG = 0, 1, 2
 

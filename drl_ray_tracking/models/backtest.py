@@ -1,0 +1,84 @@
+"""Backtest: one deterministic pass of a policy over every window of a market, measured as an evaluation is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from drl_ray_tracking.capture.recorder import RecordEpisodes
+from drl_ray_tracking.episodes import Conventions, EpisodeRecord
+from drl_ray_tracking.errors import ConfigurationError
+from drl_ray_tracking.training.env import TradingEnv
+from drl_ray_tracking.training.env_settings import TradingSettings
+
+
+class Acting(Protocol):
+    """What can be backtested: `Policy`, or anything that acts step by step."""
+
+    def play(self, slots: int = 1) -> Any:
+        """Returns something whose `act([observation])` gives `[action]`, from the first observation on."""
+        ...
+
+
+@dataclass(frozen=True)
+class Backtest:
+    """What a policy did on every window.
+
+    Attributes:
+        kpis: as an evaluation reports them, without the leading `eval/`: `trading/sharpe`, `episode/return_mean`.
+        records: one a window, in order.
+    """
+
+    kpis: Mapping[str, float]
+    records: tuple[EpisodeRecord, ...]
+
+
+def backtest(policy: Acting, env_config: Mapping[str, Any], *, cost_factor: float = 1.0) -> Backtest:
+    """Runs a policy over every window of a trading environment, in order.
+
+    Args:
+        policy: what acts.
+        env_config: the keys of `TradingSettings`; every segment is walked, whatever `start` says.
+        cost_factor: multiplies fee and slippage, to see what is left of an edge under higher costs.
+
+    Raises:
+        ConfigurationError: the environment's configuration or `cost_factor` is wrong.
+    """
+    if not cost_factor >= 0.0:
+        raise ConfigurationError(f"cost_factor is {cost_factor!r}; a number of 0 or more is needed")
+    settings = {**env_config, "start": "enumerate"}
+    for cost in ("fee", "slippage"):
+        settings[cost] = settings.get(cost, getattr(TradingSettings, cost)) * cost_factor
+    return backtest_env(policy, lambda: TradingEnv(settings), windows=TradingEnv.number_of_windows(settings))
+
+
+def backtest_env(
+    policy: Acting,
+    make: Callable[[], Any],
+    *,
+    windows: int,
+    trading: Any = None,
+    conventions: Conventions | None = None,
+) -> Backtest:
+    """Runs a policy for so many episodes of any gymnasium environment.
+
+    Args:
+        policy: what acts.
+        make: makes the environment.
+        windows: how many episodes.
+        trading: where equity and prices are found, as for `instrument`.
+        conventions: how returns are judged, as for `instrument`.
+    """
+    records: list[EpisodeRecord] = []
+    env = RecordEpisodes(make(), trading=trading, conventions=conventions, on_episode=records.append)
+    for _ in range(windows):
+        observation, _ = env.reset()
+        player = policy.play()
+        done = False
+        while not done:
+            (action,) = player.act([observation])
+            observation, _, terminated, truncated, _ = env.step(action)
+            done = bool(terminated or truncated)
+    env.close()  # type: ignore[no-untyped-call]  # gymnasium's
+    return Backtest(env.summary.compute(), tuple(records))
