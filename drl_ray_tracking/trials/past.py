@@ -20,6 +20,7 @@ _log = logging.getLogger(__name__)
 _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")  # in a repr: another one in every process
 _CLASS: Final = re.compile(r"<class '(?P<module>[\w.]+)\.(?P<name>\w+)'>")
 _RESULTS: Final = "result.json"
+_CONFIG: Final = "params.json"  # written anew at every start of the trial
 _ERROR: Final = "error.txt"
 _EXPLOITS: Final = "pbt_global.txt"
 _STATUS: Final = {"TERMINATED": "FINISHED", "ERROR": "FAILED"}
@@ -60,12 +61,18 @@ class PastTrial:
     def config(self) -> dict[str, Any]:
         """Returns the configuration the trial began with, without addresses of code objects."""
         first = next(self.results(), {}).get("config")
-        if not isinstance(first, dict):
-            try:
-                first = json.loads(self.folder.text("params.json") or "{}")
-            except ValueError:
-                first = {}
-        return dict(without_addresses(first))
+        return dict(without_addresses(first)) if isinstance(first, dict) else self.last_config()
+
+    def last_config(self) -> dict[str, Any]:
+        """Returns the configuration the trial was last started with, without addresses; empty where not kept.
+
+        PBT may start a trial anew after its last result: only this file knows.
+        """
+        try:
+            last = json.loads(self.folder.text(_CONFIG) or "{}")
+        except ValueError:
+            last = {}
+        return dict(without_addresses(last)) if isinstance(last, dict) else {}
 
     def error(self) -> str:
         """Returns the traceback of a trial that failed, or ''."""

@@ -99,8 +99,8 @@ def retell(trial: PastTrial, tracked: Tracked, secrets: Sequence[str]) -> Retold
 
     config, began = trial.config(), identified(trial.config())
     results = list(trial.results())
-    ended = results[-1].get("config", config) if results else config
-    went = tuple(_went(results, trial, tracked, params))
+    ended = trial.last_config() or (results[-1].get("config", config) if results else config)
+    went = tuple(_went(results, ended, trial, tracked, params))
     return Retold(
         identity=began if ended == config else identified(ended),
         name=began.run_name(tracked.run_name),
@@ -113,7 +113,7 @@ def retell(trial: PastTrial, tracked: Tracked, secrets: Sequence[str]) -> Retold
 
 
 def _went(
-    results: Sequence[Mapping[str, Any]], trial: PastTrial, tracked: Tracked, params: Any
+    results: Sequence[Mapping[str, Any]], ended: Mapping[str, Any], trial: PastTrial, tracked: Tracked, params: Any
 ) -> Iterator[Reported | Restarted | Changed]:
     """Yields what happened.
 
@@ -139,9 +139,8 @@ def _went(
         now, found = result.get("config"), current
         if isinstance(now, dict) and now != config:
             found, config = params(now), now
-        changed = {key: value for key, value in found.items() if current and current.get(key) != value}
+        changed, initial = _changes(first, current, found)
         if changed or donor:
-            initial = {key: current[key] for key in changed if key in current and first.get(key) == current[key]}
             yield Changed(moment, resumed, changed, initial, donor)
             moment += 1
         current = found
@@ -150,6 +149,18 @@ def _went(
         seen = iteration
         yield Reported(moment, step, tracked.selection.select(result))
         clock = moment
+    changed, initial = _changes(first, current, params(ended))
+    if changed:  # it was started anew, and reported nothing more
+        donor = next((donor for iteration, donor in reversed(donations) if iteration <= seen), "")
+        yield Changed(clock + 1, max(steps.values()), changed, initial, donor)
+
+
+def _changes(
+    first: Mapping[str, str], current: Mapping[str, str], found: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Returns the parameters that changed, and the first values of those that never had before."""
+    changed = {key: value for key, value in found.items() if current and current.get(key) != value}
+    return changed, {key: current[key] for key in changed if key in current and first.get(key) == current[key]}
 
 
 def _lost(results: Sequence[Mapping[str, Any]]) -> int:

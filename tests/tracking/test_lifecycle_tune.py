@@ -199,11 +199,23 @@ def test_an_interrupted_sweep_is_killed_and_says_so(tmp_path: Path, sqlite_store
 
 @RAY_LEAVES_FILES_OPEN
 def test_a_time_budget_ends_the_sweep_not_the_trial(tmp_path: Path, sqlite_store: Callable[[], str]) -> None:
-    from ray import tune
+    from ray.tune.stopper import TimeoutStopper
+
+    class OnceTrained(TimeoutStopper):
+        """A time budget that does not begin before the first result: a loaded machine starts trials late."""
+
+        trained = False
+
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            self.trained = True
+            return False
+
+        def stop_all(self) -> bool:
+            return self.trained and super().stop_all()
 
     uri = sqlite_store()
     callback = MLflowTrackingCallback(uri, experiment_name="e")
-    fit(tmp_path, counting(), callback, {"lr": 1.0}, tune.TuneConfig(time_budget_s=6))
+    fit(tmp_path, counting(), callback, {"lr": 1.0}, stop=OnceTrained(2))
     (run,) = trials_of(uri).values()
     assert end_of(run)[0] == "FINISHED"
     assert end_of(run)[1] in (names.END_SWEEP_STOPPED, names.END_STOPPED)

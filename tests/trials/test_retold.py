@@ -73,6 +73,23 @@ def test_a_donor_is_that_of_the_exploit_before_the_restart(tmp_path: Path) -> No
     assert [change.donor for change in changes] == ["ab_0"]
 
 
+def test_a_trial_that_pbt_started_anew_after_its_last_result_ends_with_the_parameters_it_was_given(
+    tmp_path: Path,
+) -> None:
+    folder = experiment(tmp_path)
+    before = told(folder, 1)
+    trial = next(place for place in folder.iterdir() if place.is_dir() and "ab_1" in place.name)
+    last = json.loads((trial / "result.json").read_text().splitlines()[-1])["config"]
+    (trial / "params.json").write_text(json.dumps({**last, "lr": 0.7}))
+    after = told(folder, 1)
+    change = after.went[-1]
+    assert isinstance(change, Changed)
+    assert (change.changed, change.initial) == ({"lr": "0.7"}, {}), "its first value was told at the first change"
+    assert change.time_ms > before.went[-1].time_ms and change.step == before.went[-1].step
+    assert after.went[:-1] == before.went and after.name == before.name
+    assert after.identity.config_hash != before.identity.config_hash
+
+
 def test_the_tracked_selection_defaults_and_names_are_used(tmp_path: Path) -> None:
     tracked = Tracked(
         tags={names.TAG_TIMEFRAME: "1h"},
