@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 DEMO := $(VENV)/.demo
-# Byte code is written when a module is first imported: of most that is installed, nothing ever is.
+# Byte code is written when a module is first imported: of most that is installed, nothing ever is. Where none may be
+# written, every courier and every worker would compile Ray, torch and MLflow anew.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
 .PHONY: demo test check bench test-browser test-faults test-cluster test-packages test-scenarios clean

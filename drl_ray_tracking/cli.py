@@ -71,9 +71,10 @@ def train(
 ) -> None:
     """Trains a sweep, tracks it, compares its trials, and says where everything is."""
     from drl_ray_tracking.training.config import load_config
+
+    settings = load_config(config)  # before anything heavy is imported: a mistake is said at once
     from drl_ray_tracking.training.sweep import run_sweep, sweep_summary
 
-    settings = load_config(config)
     folder = config.resolve().parent
     outcome = run_sweep(settings, base_dir=folder, console=_console, start=_start(settings, folder), resume=resume)
     if settings.wants_test or settings.ensembles:
@@ -95,8 +96,8 @@ def _start(settings: SweepConfig, folder: Path) -> StartingPoint | None:
     """Returns where the trials of a configuration begin; None where they begin with random weights."""
     if settings.start_from is None:
         return None
-    from drl_ray_tracking.models.continuation import starting_point
     from drl_ray_tracking.tracking.target import resolve_target
+    from drl_ray_tracking.training.continuation import starting_point
 
     uri = resolve_target(settings.tracking.uri).uri
     return starting_point(settings.start_from, base_dir=folder, storage=settings.storage, tracking_uri=uri)
@@ -260,8 +261,8 @@ def promote(
     sweep_config: Annotated[Path | None, typer.Option(help="The sweep's YAML, where its runs do not keep it.")] = None,
 ) -> None:
     """Registers the best checkpoint; it becomes champion if it passes every gate. Exit code 1 if it does not."""
-    from drl_ray_tracking.models.gates import load_promotion
-    from drl_ray_tracking.models.promotion import promote as promote_best
+    from drl_ray_tracking.promotion.gates import load_promotion
+    from drl_ray_tracking.promotion.promote import promote as promote_best
     from drl_ray_tracking.tracking.target import resolve_target
 
     uri = resolve_target(tracking_uri).uri
@@ -281,7 +282,7 @@ def reproduce(
     sweep_config: Annotated[Path | None, typer.Option(help="The sweep's YAML, where its runs do not keep it.")] = None,
 ) -> None:
     """Trains a recorded trial again and compares every metric. Exit code 1 where one differs."""
-    from drl_ray_tracking.models.reproduce import reproduce as train_again
+    from drl_ray_tracking.promotion.reproduce import reproduce as train_again
     from drl_ray_tracking.tracking.target import resolve_target
 
     uri = resolve_target(tracking_uri).uri

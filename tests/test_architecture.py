@@ -61,18 +61,26 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "analysis.pooled_picture": ({"analysis", "errors"}, {"matplotlib", "numpy", "pandas"}),
     "analysis.trade_chart": ({"analysis", "episodes", "errors"}, {"matplotlib", "numpy"}),
     "analysis.trial_pictures": ({"analysis", "errors", "names"}, {"numpy", "pandas", "pyarrow"}),
-    "training": ({"training", "capture", "tracking", "trials", "analysis", "episodes",
+    "markets": ({"markets", "errors", "names"}, {"gymnasium", "numpy", "pandas"}),
+    "markets.shared": ({"markets", "errors"}, {"ray"}),
+    "models": ({"models", "markets", "capture", "tracking", "analysis", "episodes", "errors", "names"},
+               {"gymnasium", "mlflow", "numpy", "ray", "torch"}),
+    "training": ({"training", "markets", "models", "capture", "tracking", "trials", "analysis", "episodes",
                   "errors", "names", "fingerprint"},
-                 {"gymnasium", "numpy", "pandas", "pydantic", "ray", "rich", "yaml"}),
+                 {"numpy", "pandas", "pydantic", "ray", "rich", "yaml"}),
+    "training.continuation": ({"training", "models", "tracking", "analysis", "errors", "names"}, {"mlflow", "pyarrow"}),
     "training.evaluation_series": ({"training", "capture", "tracking", "episodes", "names"}, {"pyarrow"}),
     "training.probe": ({"errors"}, {"pyarrow", "ray"}),
     "training.trained": ({"training", "episodes", "names", "trials"}, {"numpy", "pyarrow"}),
-    # What trained agents do on their test bars: policies of checkpoints, looks counted in the store.
-    "training.out_of_sample": ({"training", "analysis", "episodes", "errors", "models", "names"}, {"mlflow", "pandas"}),
-    "training.ensemble_runs": ({"training", "analysis", "errors", "fingerprint", "models", "names"}, {"mlflow"}),
-    "training.rllib_service": ({"training", "errors", "models", "names", "tracking"}, {"rich"}),
-    "models": ({"models", "training", "capture", "tracking", "trials", "analysis", "episodes", "errors", "names"},
-               {"gymnasium", "mlflow", "numpy", "pandas", "pyarrow", "pydantic", "ray", "rich", "torch", "yaml"}),
+    # What trained agents do on their test bars: looks at them are counted in the store.
+    "training.out_of_sample": (
+        {"training", "markets", "models", "analysis", "episodes", "errors", "names"}, {"mlflow", "pandas"}
+    ),
+    "training.ensemble_runs": (
+        {"training", "markets", "models", "analysis", "errors", "fingerprint", "names"}, {"mlflow"}
+    ),
+    "promotion": ({"promotion", "training", "markets", "models", "tracking", "trials", "analysis", "errors", "names"},
+                  {"mlflow", "pyarrow", "pydantic", "ray", "yaml"}),
     "cli": ({"*"}, {"rich", "typer"}),
 }  # fmt: skip
 STATISTICS = {

@@ -13,10 +13,10 @@ from rich.console import Console
 
 from drl_ray_tracking import ExperimentService, RecordEpisodes, compare, load_runs
 from drl_ray_tracking.errors import ConfigurationError
+from drl_ray_tracking.markets.data import load_prices
+from drl_ray_tracking.markets.datasets import market_segment
+from drl_ray_tracking.markets.splits import chronological_split
 from drl_ray_tracking.training import Rules, TradingEnv, judge_episodes, log_series
-from drl_ray_tracking.training.data import load_prices
-from drl_ray_tracking.training.datasets import market_segment
-from drl_ray_tracking.training.splits import chronological_split
 
 EXPERIMENT = "manual-research"
 SPANS = (5, 20, 60)  # bars of the moving average: the idea that is tried

@@ -1,4 +1,4 @@
-"""From a checkpoint to something one can load, trust and rerun.
+"""From a checkpoint to a policy one can load and play: frozen, packaged, backtested.
 
 The public names are loaded on first use (PEP 562): whoever serves a model needs neither Ray nor pandas.
 """
@@ -9,7 +9,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from drl_ray_tracking.models.continuation import starting_point as starting_point
     from drl_ray_tracking.models.frozen import FrozenPolicy as FrozenPolicy
     from drl_ray_tracking.models.loading import load_algorithm as load_algorithm
     from drl_ray_tracking.models.loading import load_policy as load_policy
@@ -24,7 +23,6 @@ _PUBLIC = {
     "load_algorithm": "loading",
     "load_policy": "loading",
     "load_rl_module": "loading",
-    "starting_point": "continuation",
 }
 
 __all__ = [
@@ -34,7 +32,6 @@ __all__ = [
     "load_algorithm",
     "load_policy",
     "load_rl_module",
-    "starting_point",
 ]
 
 

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 from drl_ray_tracking.capture.recorder import RecordEpisodes
 from drl_ray_tracking.episodes import Conventions, EpisodeRecord
 from drl_ray_tracking.errors import ConfigurationError
-from drl_ray_tracking.training.env import TradingEnv
-from drl_ray_tracking.training.env_settings import TradingSettings
+from drl_ray_tracking.markets.env import TradingEnv
+from drl_ray_tracking.markets.env_settings import TradingSettings
 
 
 class Acting(Protocol):

@@ -8,8 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from drl_ray_tracking.training.datasets import MarketSegment, SplitDataSet
-from drl_ray_tracking.training.env import TradingEnv
+from drl_ray_tracking.markets.datasets import MarketSegment, SplitDataSet
+from drl_ray_tracking.markets.env import TradingEnv
 from drl_ray_tracking.training.service import AgentTrainingService, TrainedAgent, TrainingOutcome, split_data_set
 
 if TYPE_CHECKING:

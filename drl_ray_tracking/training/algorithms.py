@@ -9,14 +9,14 @@ from typing import Any, Final
 from drl_ray_tracking.capture.instrument import instrument
 from drl_ray_tracking.episodes import Conventions
 from drl_ray_tracking.errors import ConfigurationError
+from drl_ray_tracking.markets.datasets import market_segment
+from drl_ray_tracking.markets.env import TradingEnv
+from drl_ray_tracking.markets.env_settings import TradingSettings
+from drl_ray_tracking.markets.shared import opened
 from drl_ray_tracking.names import suggestion
 from drl_ray_tracking.training.config import AgentConfig, SearchDimension, SweepConfig
-from drl_ray_tracking.training.datasets import market_segment
-from drl_ray_tracking.training.env import TradingEnv
-from drl_ray_tracking.training.env_settings import TradingSettings
 from drl_ray_tracking.training.market import Market
 from drl_ray_tracking.training.named import named
-from drl_ray_tracking.training.shared import opened
 from drl_ray_tracking.training.start import StartingPoint
 
 ENV_PREFIX: Final = "env/"  # of a searched key of the environment

@@ -17,11 +17,11 @@ from typing import Any, Final, Literal
 from drl_ray_tracking import names
 from drl_ray_tracking.analysis.comparison import Comparison
 from drl_ray_tracking.errors import TrackingError
+from drl_ray_tracking.markets.datasets import SplitDataSet, market_segment
 from drl_ray_tracking.tracking.checkpoint_policy import Upload
 from drl_ray_tracking.tracking.episode_pools import kpis_of
 from drl_ray_tracking.tracking.experiment import ExperimentService
 from drl_ray_tracking.tracking.tracked_run import TrackedRun, ending
-from drl_ray_tracking.training.datasets import SplitDataSet, market_segment
 from drl_ray_tracking.training.evaluation_series import log_series
 from drl_ray_tracking.training.live_runs import LiveRun, LiveRuns
 from drl_ray_tracking.training.market import Market

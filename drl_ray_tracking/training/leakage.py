@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from drl_ray_tracking.errors import DataError
+from drl_ray_tracking.markets.datasets import FEATURE_PREFIX, SPLITS, MarketSegment, SplitDataSet
+from drl_ray_tracking.markets.features import price_features
 from drl_ray_tracking.training.algorithms import environment_class, evaluation_environment
 from drl_ray_tracking.training.config import SweepConfig
-from drl_ray_tracking.training.datasets import FEATURE_PREFIX, SPLITS, MarketSegment, SplitDataSet
-from drl_ray_tracking.training.features import price_features
 from drl_ray_tracking.training.market import Market, feature_settings
 
 _STEPS: Final = 120  # of an environment

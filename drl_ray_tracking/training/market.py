@@ -9,14 +9,14 @@ from typing import Any
 
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError
+from drl_ray_tracking.markets.data import PriceSeries, load_prices, price_series
+from drl_ray_tracking.markets.datasets import MarketSegment, SplitDataSet, market_segment
+from drl_ray_tracking.markets.features import FeatureConfig
+from drl_ray_tracking.markets.shared import Segment
+from drl_ray_tracking.markets.splits import chronological_split, date_range_split, walk_forward_folds
 from drl_ray_tracking.names import suggestion
 from drl_ray_tracking.training.config import DataConfig, SplitConfig, SweepConfig, WalkForwardConfig
-from drl_ray_tracking.training.data import PriceSeries, load_prices, price_series
-from drl_ray_tracking.training.datasets import MarketSegment, SplitDataSet, market_segment
-from drl_ray_tracking.training.features import FeatureConfig
 from drl_ray_tracking.training.named import is_named, named
-from drl_ray_tracking.training.shared import Segment
-from drl_ray_tracking.training.splits import chronological_split, date_range_split, walk_forward_folds
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 from drl_ray_tracking import names
 from drl_ray_tracking.episodes import EpisodeRecord
 from drl_ray_tracking.errors import ConfigurationError, DataError
-from drl_ray_tracking.training.datasets import SPLITS, SplitDataSet
+from drl_ray_tracking.markets.datasets import SPLITS, SplitDataSet
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError
+from drl_ray_tracking.markets.shared import share
 from drl_ray_tracking.tracking.callback import MLflowTrackingCallback
 from drl_ray_tracking.training.algorithms import algorithm_config, tune_callbacks
 from drl_ray_tracking.training.cells import Cell, CellSearch, cell_tags, market_tags, shared_tags
@@ -29,7 +30,6 @@ from drl_ray_tracking.training.resources import fit
 from drl_ray_tracking.training.rules_on_runs import judge_agents
 from drl_ray_tracking.training.schedulers import scheduler
 from drl_ray_tracking.training.service import TrainedAgent
-from drl_ray_tracking.training.shared import share
 from drl_ray_tracking.training.start import StartingPoint
 from drl_ray_tracking.training.trained import trained_agents
 

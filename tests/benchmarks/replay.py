@@ -12,10 +12,10 @@ from pyarrow.fs import LocalFileSystem
 from ray.rllib.algorithms.ppo import PPO, PPOConfig
 
 from drl_ray_tracking import instrument
+from drl_ray_tracking.markets.data import load_prices
+from drl_ray_tracking.markets.datasets import market_segment
+from drl_ray_tracking.markets.splits import chronological_split
 from drl_ray_tracking.training import TradingEnv
-from drl_ray_tracking.training.data import load_prices
-from drl_ray_tracking.training.datasets import market_segment
-from drl_ray_tracking.training.splits import chronological_split
 
 
 def recorded() -> tuple[dict[str, Any], dict[str, Any]]:

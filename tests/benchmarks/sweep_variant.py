@@ -20,10 +20,10 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.rllib.algorithms.ppo import PPOConfig
 
 from drl_ray_tracking import MLflowTrackingCallback, instrument
+from drl_ray_tracking.markets.data import load_prices
+from drl_ray_tracking.markets.datasets import market_segment
+from drl_ray_tracking.markets.splits import chronological_split
 from drl_ray_tracking.training import TradingEnv
-from drl_ray_tracking.training.data import load_prices
-from drl_ray_tracking.training.datasets import market_segment
-from drl_ray_tracking.training.splits import chronological_split
 
 ITERATIONS = 24
 

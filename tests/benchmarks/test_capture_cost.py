@@ -22,10 +22,10 @@ from drl_ray_tracking import instrument
 from drl_ray_tracking.capture.measured import Measurement
 from drl_ray_tracking.capture.series import series_columns
 from drl_ray_tracking.capture.steps import EpisodeSteps
+from drl_ray_tracking.markets.data import load_prices
+from drl_ray_tracking.markets.datasets import market_segment
+from drl_ray_tracking.markets.splits import chronological_split
 from drl_ray_tracking.training import TradingEnv
-from drl_ray_tracking.training.data import load_prices
-from drl_ray_tracking.training.datasets import market_segment
-from drl_ray_tracking.training.splits import chronological_split
 
 pytestmark = [pytest.mark.bench, pytest.mark.timeout(1800)]
 PAIRS = 60

@@ -11,8 +11,8 @@ import numpy as np
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig
 from ray.rllib.algorithms.ppo import PPOConfig
 
-from drl_ray_tracking.training.datasets import MarketSegment
-from drl_ray_tracking.training.env import TradingEnv
+from drl_ray_tracking.markets.datasets import MarketSegment
+from drl_ray_tracking.markets.env import TradingEnv
 from tests.capture.episodes import market
 
 BARS = 60

@@ -21,7 +21,7 @@ CLOCK = ("time", "timer", "perf/", "per_s")  # what may differ between two runs 
 
 def prices(folder: Path) -> str:
     """Writes real prices as the CSV file a user would have; returns its name."""
-    from drl_ray_tracking.training.data import load_prices
+    from drl_ray_tracking.markets.data import load_prices
 
     frame = load_prices("gym_anytrading:GOOGL").frame.iloc[:900]
     frame.to_csv(folder / "prices.csv", index_label="timestamp")

@@ -10,12 +10,12 @@ import torch
 
 from drl_ray_tracking import instrument
 from drl_ray_tracking.errors import ConfigurationError
+from drl_ray_tracking.markets.data import load_prices
+from drl_ray_tracking.markets.datasets import market_segment
+from drl_ray_tracking.markets.env import TradingEnv
+from drl_ray_tracking.markets.splits import chronological_split
 from drl_ray_tracking.models import Policy
 from drl_ray_tracking.models.backtest import backtest
-from drl_ray_tracking.training.data import load_prices
-from drl_ray_tracking.training.datasets import market_segment
-from drl_ray_tracking.training.env import TradingEnv
-from drl_ray_tracking.training.splits import chronological_split
 from tests.models.conftest import ppo
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore:.*Overriding environment:UserWarning")]

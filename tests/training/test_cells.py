@@ -11,11 +11,11 @@ from ray import tune
 from ray.tune.experiment import Experiment
 
 from drl_ray_tracking import names
+from drl_ray_tracking.markets.shared import SharedSegment
 from drl_ray_tracking.training.algorithms import algorithm_config
 from drl_ray_tracking.training.cells import CellSearch, cell_tags, market_tags, shared_tags
 from drl_ray_tracking.training.config import parse_config
 from drl_ray_tracking.training.market import load_markets
-from drl_ray_tracking.training.shared import SharedSegment
 
 
 @pytest.fixture(scope="module")

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from drl_ray_tracking.errors import ConfigurationError, TrackingError
+from drl_ray_tracking.markets.data import load_prices
+from drl_ray_tracking.markets.datasets import market_segment
+from drl_ray_tracking.markets.splits import chronological_split
 from drl_ray_tracking.models.backtest import backtest
-from drl_ray_tracking.training.data import load_prices
-from drl_ray_tracking.training.datasets import market_segment
 from drl_ray_tracking.training.ensemble import Ensemble, decided
-from drl_ray_tracking.training.splits import chronological_split
 
 
 @dataclass(frozen=True)

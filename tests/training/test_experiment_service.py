@@ -18,6 +18,9 @@ from mlflow.tracking import MlflowClient
 from drl_ray_tracking import EpisodeRecord, load_runs, names
 from drl_ray_tracking.episodes import Conventions
 from drl_ray_tracking.errors import ConfigurationError
+from drl_ray_tracking.markets.data import load_prices
+from drl_ray_tracking.markets.datasets import market_segment
+from drl_ray_tracking.markets.splits import chronological_split
 from drl_ray_tracking.training import (
     ExperimentTrainingService,
     LiveRuns,
@@ -28,10 +31,7 @@ from drl_ray_tracking.training import (
     TrainedAgent,
     TrainingOutcome,
 )
-from drl_ray_tracking.training.data import load_prices
-from drl_ray_tracking.training.datasets import market_segment
 from drl_ray_tracking.training.rules_on_runs import judge_runs
-from drl_ray_tracking.training.splits import chronological_split
 
 pytestmark = pytest.mark.mlflow
 PACKAGES = os.environ.get("DRL_OTHER_PACKAGES", "")

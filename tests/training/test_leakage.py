@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 
 from drl_ray_tracking.errors import DataError
+from drl_ray_tracking.markets.data import load_prices
+from drl_ray_tracking.markets.datasets import MarketSegment, SplitDataSet, market_segment
+from drl_ray_tracking.markets.features import FeatureConfig, price_features
+from drl_ray_tracking.markets.splits import chronological_split, walk_forward_folds
 from drl_ray_tracking.training import TradingEnv
 from drl_ray_tracking.training.config import parse_config
-from drl_ray_tracking.training.data import load_prices
-from drl_ray_tracking.training.datasets import MarketSegment, SplitDataSet, market_segment
-from drl_ray_tracking.training.features import FeatureConfig, price_features
 from drl_ray_tracking.training.leakage import (
     dataset_leaks,
     environment_leaks,
@@ -24,7 +25,6 @@ from drl_ray_tracking.training.leakage import (
     peeking_features,
 )
 from drl_ray_tracking.training.market import Market
-from drl_ray_tracking.training.splits import chronological_split, walk_forward_folds
 
 
 @pytest.fixture(scope="module")

@@ -17,12 +17,12 @@ from mlflow.tracking import MlflowClient
 from drl_ray_tracking import names
 from drl_ray_tracking.analysis.budget import test_budget as spent
 from drl_ray_tracking.errors import ConfigurationError, DataError
+from drl_ray_tracking.markets.data import load_prices
+from drl_ray_tracking.markets.datasets import MarketSegment, market_segment
+from drl_ray_tracking.markets.shared import SharedSegment, share
+from drl_ray_tracking.markets.splits import chronological_split, walk_forward_folds
 from drl_ray_tracking.training import AgentTrainingService, RLlibAgentTrainingService, SplitDataSet, TrainingOutcome
-from drl_ray_tracking.training.data import load_prices
-from drl_ray_tracking.training.datasets import MarketSegment, market_segment
 from drl_ray_tracking.training.market import Market
-from drl_ray_tracking.training.shared import SharedSegment, share
-from drl_ray_tracking.training.splits import chronological_split, walk_forward_folds
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow]
 trains = pytest.mark.scenarios

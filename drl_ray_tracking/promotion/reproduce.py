@@ -19,11 +19,11 @@ from drl_ray_tracking import names
 from drl_ray_tracking.analysis.runs import open_client
 from drl_ray_tracking.analysis.store_errors import store_errors
 from drl_ray_tracking.errors import ConfigurationError, DataError
-from drl_ray_tracking.models.continuation import starting_point
-from drl_ray_tracking.models.rebuild import market_of, read_text, trial_config
+from drl_ray_tracking.promotion.rebuild import market_of, read_text, trial_config
 from drl_ray_tracking.tracking.identity import context_tags, installed_versions, working_diff
 from drl_ray_tracking.training.algorithms import ENV_PREFIX, algorithm_config
 from drl_ray_tracking.training.config import SearchDimension, SweepConfig
+from drl_ray_tracking.training.continuation import starting_point
 from drl_ray_tracking.training.sweep import start_ray, sweep_tuner
 from drl_ray_tracking.trials.metrics import MetricSelection
 

@@ -12,8 +12,8 @@ from typing import Any, Final
 import numpy as np
 
 from drl_ray_tracking.errors import ConfigurationError
-from drl_ray_tracking.training.datasets import MarketSegment
-from drl_ray_tracking.training.shared import opened
+from drl_ray_tracking.markets.datasets import MarketSegment
+from drl_ray_tracking.markets.shared import opened
 
 ACTIONS: Final = ("discrete", "continuous")
 REWARDS: Final = ("log_return", "simple_return", "pnl")

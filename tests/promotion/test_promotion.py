@@ -24,11 +24,11 @@ from drl_ray_tracking.errors import ConfigurationError, DataError
 from drl_ray_tracking.models import FrozenPolicy
 from drl_ray_tracking.models.backtest import backtest
 from drl_ray_tracking.models.flavor import _load_pyfunc
-from drl_ray_tracking.models.gates import PromotionConfig, load_promotion, parse_promotion
 from drl_ray_tracking.models.loading import load_algorithm, load_policy, load_rl_module
-from drl_ray_tracking.models.promotion import Promotion, promote
-from drl_ray_tracking.models.rebuild import market_of, trial_config
-from drl_ray_tracking.models.reproduce import reproduce
+from drl_ray_tracking.promotion.gates import PromotionConfig, load_promotion, parse_promotion
+from drl_ray_tracking.promotion.promote import Promotion, promote
+from drl_ray_tracking.promotion.rebuild import market_of, trial_config
+from drl_ray_tracking.promotion.reproduce import reproduce
 from drl_ray_tracking.training.algorithms import evaluation_environment
 from drl_ray_tracking.training.config import parse_config
 from drl_ray_tracking.training.sweep import run_sweep

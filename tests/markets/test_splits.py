@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drl_ray_tracking.errors import ConfigurationError, DataError
-from drl_ray_tracking.training.data import PriceSeries, price_series
-from drl_ray_tracking.training.datasets import MarketSegment, SplitDataSet, market_segment
-from drl_ray_tracking.training.features import NO_FEATURES, FeatureConfig, price_features
-from drl_ray_tracking.training.splits import chronological_split, date_range_split, walk_forward_folds
+from drl_ray_tracking.markets.data import PriceSeries, price_series
+from drl_ray_tracking.markets.datasets import MarketSegment, SplitDataSet, market_segment
+from drl_ray_tracking.markets.features import NO_FEATURES, FeatureConfig, price_features
+from drl_ray_tracking.markets.splits import chronological_split, date_range_split, walk_forward_folds
 
 SHORT = FeatureConfig((1, 3), (4,), (5,), (3,), reference_window=6)
 
@@ -312,7 +312,7 @@ def test_a_jump_out_of_a_flat_stretch_is_cut_not_infinite() -> None:
 
 
 def test_the_config_hash_is_equal_across_processes_and_sees_every_setting() -> None:
-    code = "from drl_ray_tracking.training.features import FeatureConfig; print(FeatureConfig().config_hash)"
+    code = "from drl_ray_tracking.markets.features import FeatureConfig; print(FeatureConfig().config_hash)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == FeatureConfig().config_hash
     assert FeatureConfig(return_lookbacks=[1, 5, 20]).config_hash == FeatureConfig().config_hash  # type: ignore[arg-type]

@@ -17,18 +17,18 @@ from drl_ray_tracking.analysis.runs import load_runs, open_client
 from drl_ray_tracking.analysis.store_errors import store_errors
 from drl_ray_tracking.analysis.tries import tries_of
 from drl_ray_tracking.errors import DataError
+from drl_ray_tracking.markets.datasets import market_segment
 from drl_ray_tracking.models.backtest import Backtest, backtest
-from drl_ray_tracking.models.candidate import Candidate, best_candidate
-from drl_ray_tracking.models.evidence import evidence_of
-from drl_ray_tracking.models.gates import PromotionConfig, judge
 from drl_ray_tracking.models.loading import load_policy
-from drl_ray_tracking.models.rebuild import market_of, trial_config
+from drl_ray_tracking.promotion.candidate import Candidate, best_candidate
+from drl_ray_tracking.promotion.evidence import evidence_of
+from drl_ray_tracking.promotion.gates import PromotionConfig, judge
+from drl_ray_tracking.promotion.rebuild import market_of, trial_config
 from drl_ray_tracking.tracking import events
 from drl_ray_tracking.tracking.checkpoints import Checkpoints
 from drl_ray_tracking.tracking.mlflow_sink import MlflowSink, bounded_requests
 from drl_ray_tracking.tracking.trial_files import fetch_folder
 from drl_ray_tracking.training.algorithms import evaluation_environment
-from drl_ray_tracking.training.datasets import market_segment
 from drl_ray_tracking.training.market import Market, window_id
 from drl_ray_tracking.training.thresholds import Verdict
 

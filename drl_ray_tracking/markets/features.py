@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from drl_ray_tracking.errors import ConfigurationError, DataError
-from drl_ray_tracking.training.datasets import FEATURE_PREFIX
+from drl_ray_tracking.markets.datasets import FEATURE_PREFIX
 
 FEATURE_VERSION: Final = "1"  # raised whenever a formula below changes its numbers
 _LIMIT: Final = 10.0

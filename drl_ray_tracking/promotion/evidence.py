@@ -12,7 +12,7 @@ from drl_ray_tracking.analysis.overfitting import probability_of_backtest_overfi
 from drl_ray_tracking.analysis.selection import deflated_sharpe_ratio
 from drl_ray_tracking.analysis.tries import Tries
 from drl_ray_tracking.errors import DataError
-from drl_ray_tracking.models.gates import Evidence
+from drl_ray_tracking.promotion.gates import Evidence
 
 _BLOCKS: Final = 16
 _BARS_A_BLOCK: Final = 2

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from drl_ray_tracking.errors import DataError
-from drl_ray_tracking.training.datasets import MarketSegment
+from drl_ray_tracking.markets.datasets import MarketSegment
 
 _NAMESPACE: Final = b"drl_ray_tracking"
 _PREFIX: Final = "segment:"

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from drl_ray_tracking.errors import ConfigurationError, TrackingError
-from drl_ray_tracking.training.datasets import FEATURE_LIMIT
-from drl_ray_tracking.training.env_settings import TradingSettings, configuration_error
+from drl_ray_tracking.markets.datasets import FEATURE_LIMIT
+from drl_ray_tracking.markets.env_settings import TradingSettings, configuration_error
 
 _ACCOUNT_LIMIT: Final = 10.0  # position and unrealised return in the observation; the accounts are not cut
 _LOG_FLOOR: Final = 1e-4  # a bar that leaves less than this share of equity is rewarded as if it left this much

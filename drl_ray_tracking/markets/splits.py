@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from drl_ray_tracking.errors import ConfigurationError
-from drl_ray_tracking.training.data import PriceSeries
-from drl_ray_tracking.training.datasets import SPLITS, SplitDataSet
-from drl_ray_tracking.training.features import FeatureConfig, price_features
+from drl_ray_tracking.markets.data import PriceSeries
+from drl_ray_tracking.markets.datasets import SPLITS, SplitDataSet
+from drl_ray_tracking.markets.features import FeatureConfig, price_features
 
 Moment = str | dt.date | pd.Timestamp
 _MINIMUM_BARS: Final = 2  # one bar is earned between two closes

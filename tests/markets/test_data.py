@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from drl_ray_tracking.errors import DataError
-from drl_ray_tracking.training.data import load_prices, price_digest, price_series
+from drl_ray_tracking.markets.data import load_prices, price_digest, price_series
 
 HOURLY = {"timeframe": "1h", "periods_per_year": 8760.0}
 GOOD = "Date,Open,High,Low,CLOSE,Volume\n2020-01-01,1,3,1,2,10\n2020-01-02,2,4,2,3,0\n2020-01-03,3,3,2,2.5,7\n"
@@ -71,7 +71,7 @@ def test_an_unknown_packaged_name_lists_the_known_ones() -> None:
 
 def test_loading_packaged_data_does_not_import_the_package() -> None:
     code = (
-        "import sys; from drl_ray_tracking.training.data import load_prices; load_prices('gym_anytrading:GOOGL');"
+        "import sys; from drl_ray_tracking.markets.data import load_prices; load_prices('gym_anytrading:GOOGL');"
         "print(sorted({'gym_anytrading', 'ray', 'mlflow', 'torch', 'matplotlib'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drl_ray_tracking.errors import ConfigurationError, TrackingError
-from drl_ray_tracking.training.datasets import MarketSegment
-from drl_ray_tracking.training.env import TradingEnv
-from drl_ray_tracking.training.env_settings import TradingSettings
+from drl_ray_tracking.markets.datasets import MarketSegment
+from drl_ray_tracking.markets.env import TradingEnv
+from drl_ray_tracking.markets.env_settings import TradingSettings
 
 SHORT, FLAT, LONG = 0, 1, 2
 
@@ -537,7 +537,7 @@ def test_a_window_longer_than_a_segment_is_short_in_enumeration() -> None:
 
 def test_a_worker_loads_neither_ray_nor_pandas() -> None:
     code = (
-        "import sys; import drl_ray_tracking.training.env;"
+        "import sys; import drl_ray_tracking.markets.env;"
         "print(sorted({'ray', 'mlflow', 'torch', 'pandas', 'pydantic'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,0 +1,1 @@
+"""Market data and the reference environment over it: price series, causal features, splits, segments, `TradingEnv`."""
