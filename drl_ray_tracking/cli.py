@@ -251,6 +251,14 @@ def import_tune(
     _line(f"sweep {outcome.sweep_id}: {outcome.runs} runs and {outcome.points} values added to {name!r}")
 
 
+def _look_for_code(*files: Path | None) -> None:
+    """Makes the user's modules that a sweep names importable: those here, and those beside the files given."""
+    from drl_ray_tracking.training.named import look_in
+
+    for folder in {Path.cwd(), *(file.resolve().parent for file in files if file is not None)}:
+        look_in(folder)
+
+
 @app.command()
 def promote(
     experiment: Annotated[str, typer.Argument(help="The MLflow experiment's name or id.")],
@@ -265,6 +273,7 @@ def promote(
     from drl_ray_tracking.promotion.promote import promote as promote_best
     from drl_ray_tracking.tracking.target import resolve_target
 
+    _look_for_code(config, sweep_config)
     uri = resolve_target(tracking_uri).uri
     done = promote_best(uri, experiment, load_promotion(config), metric=metric, mode=mode, sweep_config=sweep_config)
     _line(f"{done.model} version {done.version}\n{done.text}")
@@ -285,6 +294,7 @@ def reproduce(
     from drl_ray_tracking.promotion.reproduce import reproduce as train_again
     from drl_ray_tracking.tracking.target import resolve_target
 
+    _look_for_code(sweep_config)
     uri = resolve_target(tracking_uri).uri
     done = train_again(uri, run_id, changes=_pairs("--set", change), sweep_config=sweep_config)
     for difference in done.differences:

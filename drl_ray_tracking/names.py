@@ -150,6 +150,7 @@ END_RECONCILED: Final = "no heartbeat"  # written by `drl-track reconcile`
 # --- files -----------------------------------------------------------------------------------------------
 IDENTITY_FILE: Final = "drl_sweep.json"  # in Tune's experiment directory
 TRIALS_FILE: Final = "drl_trials.json"  # beside it: how the sweep's trials are tracked, see trials.tracked
+TAGS_FILE: Final = "drl_tags.json"  # in a trial's folder: tags of its own, see `trial_tags` of the callback
 SERIES_DIR: Final = "drl_series"  # in a trial's storage: one Parquet file per evaluation
 SERIES_ARTIFACT: Final = "series"  # artifact folder of a run: the next three
 SERIES_FILE: Final = "evaluations.parquet"  # every bar of every evaluation
@@ -290,7 +291,8 @@ def sweep_run(tags: Mapping[str, str]) -> str | None:
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Yields (slash-joined path, leaf) for every leaf of a nested mapping, in its own order."""
     for key, value in nested.items():
-        if isinstance(value, Mapping):
+        # Floats first: asking them whether they are mappings is what would take the time.
+        if type(value) is not float and isinstance(value, Mapping):
             yield from flatten(value, f"{prefix}{key}/")
         else:
             yield f"{prefix}{key}", value

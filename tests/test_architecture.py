@@ -70,12 +70,11 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
                  {"numpy", "pandas", "pydantic", "ray", "rich", "yaml"}),
     "training.continuation": ({"training", "models", "tracking", "analysis", "errors", "names"}, {"mlflow", "pyarrow"}),
     "training.evaluation_series": ({"training", "capture", "tracking", "episodes", "names"}, {"pyarrow"}),
+    "training.backtests": ({"training", "markets", "models"}, set()),
     "training.probe": ({"errors"}, {"pyarrow", "ray"}),
     "training.trained": ({"training", "episodes", "names", "trials"}, {"numpy", "pyarrow"}),
     # What trained agents do on their test bars: looks at them are counted in the store.
-    "training.out_of_sample": (
-        {"training", "markets", "models", "analysis", "episodes", "errors", "names"}, {"mlflow", "pandas"}
-    ),
+    "training.out_of_sample": ({"training", "models", "analysis", "episodes", "errors", "names"}, {"mlflow", "pandas"}),
     "training.ensemble_runs": (
         {"training", "markets", "models", "analysis", "errors", "fingerprint", "names"}, {"mlflow"}
     ),

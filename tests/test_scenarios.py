@@ -194,6 +194,18 @@ def test_code_of_the_users_comes_in_by_name(tmp_path: Path, _empty_database: Pat
     assert run.data.tags[names.TAG_ENV] == "WaveEnv" and run.data.tags[names.TAG_SYMBOLS] == "WAVE"
     assert run.data.metrics["my_callback"] == 1.0
     assert run.data.metrics["eval/trading/max_drawdown"] > 0.0, "measured by the info keys the file names"
+    gates = {"min_trades": 1, "min_deflated_sharpe": None, "max_pbo": None, "max_drawdown": 1.0}
+    (tmp_path / "promote.yaml").write_text(yaml.safe_dump({"model": "wave", "cost_factor": 50.0, "gates": gates}))
+    promoted = subprocess.run(
+        [sys.executable, "-m", "drl_ray_tracking.cli", "promote", done.experiment, "--config",
+         str(tmp_path / "promote.yaml"), "--tracking-uri", done.store, "--metric", "eval/episode/return_mean"],
+        capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "COLUMNS": "200"}, check=False,
+    )  # fmt: skip
+    version = done.client.get_model_version("wave", "1")
+    said = {gate: version.tags[f"{names.TAG_GATE}.{gate}"] for gate in ("min_trades", "min_stressed_sharpe")}
+    assert said["min_trades"].startswith("passed"), promoted.stdout + promoted.stderr
+    assert said["min_stressed_sharpe"].startswith("failed"), "each change of position costs 2.5 % then"
+    assert promoted.returncode == 1 and "wave version 1" in promoted.stdout
 
 
 @pytest.mark.scenarios

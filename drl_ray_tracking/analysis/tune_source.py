@@ -49,7 +49,7 @@ def read_tune(source: Any, *, filesystem: Any = None) -> RunSet:
     past = read_experiment(place)
     tracked = past.tracked or Tracked(defaults=_live_defaults(source))
     told = {trial.trial_id: (trial, _told(trial, tracked)) for trial in past.trials}
-    rows = {trial_id: _row(trial, one, tracked, past) for trial_id, (trial, one) in told.items()}
+    rows = {trial_id: _row(trial, one, past) for trial_id, (trial, one) in told.items()}
     histories = [history for trial_id, (_, one) in told.items() for history in _histories(trial_id, one)]
     attempts = {trial_id: _attempts(one) for trial_id, (_, one) in told.items()}
     metrics = tuple(sorted({history.metric for history in histories}))
@@ -150,11 +150,11 @@ def _parent(past: PastExperiment, rows: Any) -> dict[str, Any]:
     }
 
 
-def _row(trial: PastTrial, told: Retold, tracked: Tracked, past: PastExperiment) -> dict[str, Any]:
+def _row(trial: PastTrial, told: Retold, past: PastExperiment) -> dict[str, Any]:
     """Returns what `runtable` makes of a run: info, tags and parameters."""
     last = told.went[-1].time_ms if told.went else told.started_ms
     tags = {
-        **tracked.tags,
+        **told.tags,
         **told.identity.tags(),
         names.TAG_TRIAL_ID: trial.trial_id,
         names.TAG_SWEEP_ID: _sweep_id(past),

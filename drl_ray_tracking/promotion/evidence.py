@@ -19,13 +19,13 @@ _BARS_A_BLOCK: Final = 2
 
 
 def evidence_of(
-    kpis: Mapping[str, float], stressed: Mapping[str, float], tries: Tries, *, looks: int | None = None
+    kpis: Mapping[str, float], stressed: Mapping[str, float] | None, tries: Tries, *, looks: int | None = None
 ) -> Evidence:
     """Returns what the gates judge.
 
     Args:
         kpis: of the candidate's backtest.
-        stressed: of its backtest under higher costs.
+        stressed: of its backtest under higher costs; None where its environment has no costs that can be raised.
         tries: what it was chosen from.
         looks: on a test window, how often it was looked at, this time included; None on the validation window.
     """
@@ -57,12 +57,14 @@ def evidence_of(
         blocks = min(_BLOCKS, bars // _BARS_A_BLOCK // 2 * 2)
         return probability_of_backtest_overfitting(tries.returns_TN, max(2, blocks)).pbo
 
+    if stressed is None:
+        missing["stressed_sharpe"] = "the sweep's env sets neither `fee` nor `slippage`, so no cost can be raised"
     return Evidence(
         trades=known("trades", kpis, "trades"),
         deflated_sharpe=computed("deflated_sharpe", deflated),
         pbo=computed("pbo", overfitting),
         drawdown=known("drawdown", kpis, "max_drawdown"),
-        stressed_sharpe=known("stressed_sharpe", stressed, "sharpe"),
+        stressed_sharpe=None if stressed is None else known("stressed_sharpe", stressed, "sharpe"),
         missing=missing,
     )
 

@@ -18,7 +18,7 @@ from drl_ray_tracking.analysis.store_errors import store_errors
 from drl_ray_tracking.analysis.tries import tries_of
 from drl_ray_tracking.errors import DataError
 from drl_ray_tracking.markets.datasets import market_segment
-from drl_ray_tracking.models.backtest import Backtest, backtest
+from drl_ray_tracking.models.backtest import Backtest
 from drl_ray_tracking.models.loading import load_policy
 from drl_ray_tracking.promotion.candidate import Candidate, best_candidate
 from drl_ray_tracking.promotion.evidence import evidence_of
@@ -28,7 +28,7 @@ from drl_ray_tracking.tracking import events
 from drl_ray_tracking.tracking.checkpoints import Checkpoints
 from drl_ray_tracking.tracking.mlflow_sink import MlflowSink, bounded_requests
 from drl_ray_tracking.tracking.trial_files import fetch_folder
-from drl_ray_tracking.training.algorithms import evaluation_environment
+from drl_ray_tracking.training.backtests import backtest_agent, raised_costs
 from drl_ray_tracking.training.market import Market, window_id
 from drl_ray_tracking.training.thresholds import Verdict
 
@@ -114,12 +114,12 @@ def promote(
         run = client.get_run(candidate.run_id)
         trial = trial_config(client, run, sweep_config)
     market = market_of(trial, run)
-    env = evaluation_environment(trial, market, config.window)
     looks = _count_look(client, experiment_id, market, run) if config.window == "test" else None
     policy = load_policy(candidate.uri, tracking_uri=uri)
-    plain, stressed = backtest(policy, env), backtest(policy, env, cost_factor=config.cost_factor)
+    plain, costs = backtest_agent(policy, trial, market, config.window), raised_costs(trial, config.cost_factor)
+    stressed = backtest_agent(policy, trial, market, config.window, costs).kpis if costs else None
     tries = tries_of(runs, metric, run.data.tags.get(names.TAG_WINDOW_ID, ""))
-    verdicts = judge(config.gates, evidence_of(plain.kpis, stressed.kpis, tries, looks=looks))
+    verdicts = judge(config.gates, evidence_of(plain.kpis, stressed, tries, looks=looks))
     with store_errors(uri):
         uploaded = replace(candidate, uploaded_id=_upload(uri, experiment_id, run, candidate))
         origin = (

@@ -234,8 +234,12 @@ class Delivery:
         points.extend(MetricPoint(key, value, event.time_ms, step) for key, value in payload["metrics"].items())
         if "tags" in payload:
             self._runs.tag(event.trial, payload["tags"])
-        if len(points) >= FLUSH_POINTS:
-            self._flush(event.trial)
+        full = len(points) // FLUSH_POINTS * FLUSH_POINTS
+        if full:  # whole requests: the rest, all of this event, waits for more
+            self._send(event.trial, points[:full])
+            del self._pending[event.trial]
+            if rest := points[full:]:
+                self._pending[event.trial] = (event.seq, rest)
 
     def _held(self, event: Event, payload: events.Result) -> None:
         self.progress.held.setdefault(event.trial, event.seq)

@@ -139,7 +139,7 @@ def _trial_events(trial: PastTrial, tracked: Tracked, known: _Known) -> list[_Wr
     if there and not body and not known.running:
         return []
     first, resumed = _start(known, told)
-    tags = {**tracked.tags, **told.identity.tags(), names.TAG_STORAGE: trial.folder.uri}
+    tags = {**told.tags, **told.identity.tags(), names.TAG_STORAGE: trial.folder.uri}
     start = events.Trial(
         name=told.name,
         params={} if there else dict(told.params),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 from drl_ray_tracking import names
@@ -110,7 +112,9 @@ class Introductions:
         params = identifying_parameters(
             config, self._defaults_of(trial).named, searched, self.param_include, self.param_exclude
         )
-        own = {**self.tags, **self._own_tags(trial)}
+        tags_of_its_own = self._own_tags(trial)
+        self._keep_own(trial, tags_of_its_own)
+        own = {**self.tags, **tags_of_its_own}
         identity = identify_trial(trial.trial_id, trial.trainable_name, config, config_hash(plain), own)
         resumed = trial.latest_checkpoint_result
         tags = {
@@ -149,6 +153,11 @@ class Introductions:
             self._defaults[name] = defaults_of(trial.get_trainable_cls())
         return self._defaults[name]
 
+    def _keep_own(self, trial: Any, tags: Mapping[str, str]) -> None:
+        """Keeps a trial's own tags among the files that Tune brings to its storage, for readers of those."""
+        if tags:
+            self._found(partial(_write_tags, Path(trial.local_path), json.dumps(redact(dict(tags), self.secrets))))
+
     def keep_tracked(self, trial: Any, selection: MetricSelection) -> None:
         """Keeps beside the sweep's identity how its trials are tracked, for readers of Tune's own files."""
         storage, tags = trial.storage, redact(dict(self.tags), self.secrets)
@@ -156,6 +165,11 @@ class Introductions:
             tags, self.run_name, selection, self.param_include, self.param_exclude, self._defaults_of(trial)
         )
         self._found(partial(write_tracked, storage.storage_filesystem, storage.experiment_fs_path, tracked))
+
+
+def _write_tags(folder: Path, text: str) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / names.TAGS_FILE).write_text(text, encoding="utf-8")
 
 
 def trial_storage(trial: Any, folder: str = "") -> str:

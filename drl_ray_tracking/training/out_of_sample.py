@@ -20,13 +20,8 @@ from drl_ray_tracking.analysis.pooled import OutOfSample, PooledAgent, fold_tabl
 from drl_ray_tracking.analysis.runs import open_client
 from drl_ray_tracking.analysis.store_errors import store_errors
 from drl_ray_tracking.errors import ConfigurationError, DataError
-from drl_ray_tracking.training.algorithms import (
-    ENV_PREFIX,
-    environment_class,
-    evaluation_environment,
-    number_of_windows,
-    own_conventions,
-)
+from drl_ray_tracking.training.algorithms import ENV_PREFIX
+from drl_ray_tracking.training.backtests import backtest_agent
 from drl_ray_tracking.training.config import SweepConfig
 from drl_ray_tracking.training.market import Market
 from drl_ray_tracking.training.service import TrainedAgent
@@ -179,21 +174,12 @@ def pooled_bars(pooled: Sequence[PooledAgent]) -> pd.DataFrame:
 
 
 def _tested(agent: TrainedAgent, config: SweepConfig, market: Market) -> TrainedAgent:
-    from drl_ray_tracking.models.backtest import backtest_env
     from drl_ray_tracking.models.loading import load_policy
 
     searched = {
         key.removeprefix(ENV_PREFIX): value for key, value in agent.params.items() if key.startswith(ENV_PREFIX)
     }
-    env_config = {**evaluation_environment(config, market, "test"), **searched}
-    make = environment_class(config)
-    done = backtest_env(
-        load_policy(str(agent.checkpoint)),
-        lambda: make(env_config),
-        windows=number_of_windows(config, env_config),
-        trading=config.trading,
-        conventions=own_conventions(config, market),
-    )
+    done = backtest_agent(load_policy(str(agent.checkpoint)), config, market, "test", searched)
     metrics = {f"test/{key}": float(value) for key, value in done.kpis.items()}
     return replace(agent, test_metrics=metrics, episodes={**agent.episodes, "test": done.records})
 

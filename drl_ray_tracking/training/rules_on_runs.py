@@ -9,9 +9,11 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 import pandas as pd
 
+from drl_ray_tracking import names
 from drl_ray_tracking.analysis.runset import RunSet
 from drl_ray_tracking.analysis.trace import traces
 from drl_ray_tracking.episodes import EpisodeRecord
@@ -22,6 +24,7 @@ from drl_ray_tracking.training.rules import Rules, Ruling, judge_episodes
 from drl_ray_tracking.training.service import TrainedAgent
 
 _log = logging.getLogger(__name__)
+_NO_RULE: Final = "not among the rules it was last judged by"
 
 
 def judge_runs(runs: RunSet, rules: Rules, *, write: bool = True) -> dict[str, Ruling]:
@@ -46,7 +49,7 @@ def judge_runs(runs: RunSet, rules: Rules, *, write: bool = True) -> dict[str, R
         if sink is not None:
             points = [MetricPoint(key, value, now, step) for key, value in ruling.metrics().items()]
             with bounded_requests():
-                sink.log(run_id, metrics=points, tags=ruling.tags())
+                _write(sink, run_id, points, ruling.tags())
     return rulings
 
 
@@ -82,10 +85,18 @@ def judge_agents(
             continue
         try:
             with bounded_requests():
-                sink.log(agent.run_id, metrics=points, tags=written)
+                _write(sink, agent.run_id, points, written)
         except TrackingError as error:
             _log.warning("the verdict on %s is not written on its run: %s", agent.name, error)
     return rulings
+
+
+def _write(sink: MlflowSink, run_id: str, points: Sequence[MetricPoint], tags: Mapping[str, str]) -> None:
+    """Writes a verdict; what an earlier one says of rules that are none now no longer counts."""
+    if names.TAG_RULES in tags:
+        earlier = {key for key in sink.read_tags(run_id) if key.startswith(f"{names.TAG_RULE}.")} - tags.keys()
+        tags = {**dict.fromkeys(earlier, _NO_RULE), **tags}
+    sink.log(run_id, metrics=points, tags=tags)
 
 
 def last_evaluation(runs: RunSet, run_id: str) -> tuple[tuple[EpisodeRecord, ...], int]:

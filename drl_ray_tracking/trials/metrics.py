@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal, get_args
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError
 
 NameMode = Literal["vocabulary", "raw", "both"]
 NON_FINITE: Final = "tracker/non_finite_values"
+_MOST_PLANS: Final = 10_000
 _FLOATS: Final = ("float16", "float32", "float64")
 
 
@@ -37,6 +38,8 @@ class MetricSelection:
     names: NameMode = "vocabulary"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    # By (RLlib's, path): worked out once, since the same hundreds of paths come with every result.
+    _plans: dict[tuple[bool, str], _Plan] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.names not in get_args(NameMode):
@@ -47,35 +50,62 @@ class MetricSelection:
     def select(self, result: Mapping[str, Any]) -> dict[str, float]:
         """Returns finite values by their published, legal names; how many were not finite is among them."""
         rllib = names.is_rllib_result(result)
-        stale = result.get(names.EVALUATED) is False
+        left_out = {"config"}
+        if rllib and result.get(names.EVALUATED) is False:
+            left_out.add(names.EVALUATION)
+        told = {key: value for key, value in result.items() if key not in left_out or not isinstance(value, Mapping)}
         vocabulary: dict[str, float] = {}
         raw: dict[str, float] = {}
         non_finite = 0
-        for path, value in names.flatten(result):
-            if path.startswith("config/") or (rllib and stale and path.startswith(f"{names.EVALUATION}/")):
-                continue
-            published = names.published_name(path) if rllib and self.names != "raw" else None
-            kept = not rllib or self.names != "vocabulary"
-            if published is None and not kept:
+        for path, value in names.flatten(told):
+            plan = self._plans.get((rllib, path)) or self._planned(rllib, path)
+            if not plan.known:
                 continue
             number = names.finite(value)
             if number is None:
                 non_finite += _is_number(value)
                 continue
-            if published is not None and names.selected(published, self.include, self.exclude):
-                vocabulary[published] = number
-            # What people read less is left out of the vocabulary only: other keys are the user's.
-            if kept and names.selected(path, self.include or ("*",), self.exclude):
-                raw[path] = number
+            if plan.published is not None:
+                vocabulary[plan.published] = number
+            if plan.raw is not None:
+                raw[plan.raw] = number
         if "train/episode/return_mean" in vocabulary or "eval/episode/return_mean" in vocabulary:
             # RLlib's mean of means stands in only where there is no exact one.
             vocabulary = {key: value for key, value in vocabulary.items() if "/rllib/" not in key[:12]}
         if not self.include:
             vocabulary = _without_lone_symbol(vocabulary)
-        chosen = {names.legal_metric_name(key): value for key, value in {**raw, **vocabulary}.items()}
+        chosen = {**raw, **vocabulary}
         if non_finite:
             chosen[NON_FINITE] = float(non_finite)
         return chosen
+
+    def _planned(self, rllib: bool, path: str) -> _Plan:
+        """Works out what becomes of a path, and remembers it."""
+        name = names.published_name(path) if rllib and self.names != "raw" else None
+        kept = not rllib or self.names != "vocabulary"
+        published = name is not None and names.selected(name, self.include, self.exclude)
+        # What people read less is left out of the vocabulary only: other keys are the user's.
+        is_raw = kept and names.selected(path, self.include or ("*",), self.exclude)
+        plan = _Plan(
+            known=name is not None or kept,
+            published=names.legal_metric_name(name) if published and name is not None else None,
+            raw=names.legal_metric_name(path) if is_raw else None,
+        )
+        if len(self._plans) >= _MOST_PLANS:  # keys that are new with every result
+            self._plans.clear()
+        self._plans[rllib, path] = plan
+        return plan
+
+
+class _Plan(NamedTuple):
+    """What becomes of the value at a path: its published name, its own name as a legal one, or neither.
+
+    A value that is not finite is counted where its path is `known`, whatever the globs say.
+    """
+
+    known: bool
+    published: str | None
+    raw: str | None
 
 
 def _is_number(value: Any) -> bool:

@@ -43,7 +43,8 @@ class PastTrial:
     def results(self) -> Iterator[dict[str, Any]]:
         """Yields the trial's results in the order they were reported; a line cut in half is left out and said.
 
-        Tune may end before it has written a trial's last results to its storage; the very last is in its state too.
+        Tune may end before it has written a trial's last results to its storage; the very last is in its state too,
+        unless PBT has put the donor's in its place.
         """
         latest = 0.0
         for number, line in enumerate(self.folder.lines(_RESULTS), start=1):
@@ -55,7 +56,8 @@ class PastTrial:
             if isinstance(result, dict):
                 latest = names.finite(result.get(names.ITERATION)) or latest
                 yield result
-        if latest and (names.finite(self.last.get(names.ITERATION)) or 0.0) > latest:
+        own = self.last.get("trial_id", self.trial_id) == self.trial_id
+        if latest and own and (names.finite(self.last.get(names.ITERATION)) or 0.0) > latest:
             yield dict(self.last)
 
     def config(self) -> dict[str, Any]:
@@ -73,6 +75,14 @@ class PastTrial:
         except ValueError:
             last = {}
         return dict(without_addresses(last)) if isinstance(last, dict) else {}
+
+    def tags(self) -> dict[str, str]:
+        """Returns the tags that the trial was given beside those of its sweep; empty where it was given none."""
+        try:
+            kept = json.loads(self.folder.text(names.TAGS_FILE) or "{}")
+        except ValueError:
+            kept = {}
+        return {str(key): str(value) for key, value in kept.items()} if isinstance(kept, dict) else {}
 
     def error(self) -> str:
         """Returns the traceback of a trial that failed, or ''."""

@@ -53,15 +53,17 @@ class Retold:
 
     Attributes:
         identity: its tags, of the configuration it ended with (PBT changes it).
+        tags: those of its sweep and its own, without its identity's.
         name: of the run, from the configuration it began with.
         params: what it began with.
         config: the configuration it began with, redacted.
         started_ms: Unix milliseconds, from Tune's whole seconds.
         went: what happened, in order; each at least a millisecond after the one before.
-        lost: iterations of which Tune kept no result, although it kept a later one.
+        lost: iterations of which Tune kept no result, although it, or PBT's file, knows of a later one.
     """
 
     identity: TrialIdentity
+    tags: Mapping[str, str]
     name: str
     params: Mapping[str, str]
     config: Mapping[str, Any]
@@ -95,20 +97,22 @@ def retell(trial: PastTrial, tracked: Tracked, secrets: Sequence[str]) -> Retold
     def identified(config: Any) -> TrialIdentity:
         plain = redact(named(config), ())  # by names only: what another machine's secrets are is no identity
         shown = redact(named(config), secrets)
-        return identify_trial(trial.trial_id, trial.trainable, shown, config_hash(plain), tracked.tags)
+        return identify_trial(trial.trial_id, trial.trainable, shown, config_hash(plain), tags)
 
+    tags = {**tracked.tags, **trial.tags()}
     config, began = trial.config(), identified(trial.config())
     results = list(trial.results())
     ended = trial.last_config() or (results[-1].get("config", config) if results else config)
     went = tuple(_went(results, ended, trial, tracked, params))
     return Retold(
         identity=began if ended == config else identified(ended),
+        tags=tags,
         name=began.run_name(tracked.run_name),
         params=params(config),
         config=redact(named(config), secrets),
         started_ms=_started_ms(results, trial, went),
         went=went,
-        lost=_lost(results),
+        lost=_lost(results, trial.donations),
     )
 
 
@@ -163,9 +167,12 @@ def _changes(
     return changed, {key: current[key] for key in changed if key in current and first.get(key) == current[key]}
 
 
-def _lost(results: Sequence[Mapping[str, Any]]) -> int:
+def _lost(results: Sequence[Mapping[str, Any]], donations: Sequence[tuple[int, str]]) -> int:
     iterations = {int(names.finite(result.get(names.ITERATION)) or 0) for result in results}
-    return max(iterations) - min(iterations) + 1 - len(iterations) if iterations else 0
+    if not iterations:
+        return 0
+    last = max([*iterations, *(own for own, _ in donations)])  # PBT's own file knows how far the trial had come
+    return last - min(iterations) + 1 - len(iterations)
 
 
 def _started_ms(

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from drl_ray_tracking import MLflowTrackingCallback, RunSet, compare, load_runs
+from drl_ray_tracking import MLflowTrackingCallback, RunSet, compare, load_runs, names
 from drl_ray_tracking.analysis.sameness import differences
 from drl_ray_tracking.errors import ConfigurationError, DataError
+from drl_ray_tracking.tracking.import_tune import import_tune
 from tests.tracking.test_import_tune import experiment
 
 
@@ -72,6 +73,41 @@ def test_differences_are_named(tmp_path: Path) -> None:
     assert found[0] == "status of trial ab_0: 'FINISHED', 'FAILED'"
     assert found[1].startswith("the points of ") and found[1].endswith(" of trial ab_0 differ")
     assert not one.equals(other)
+
+
+def reporting(config: dict[str, Any]) -> None:
+    """Three results."""
+    from ray import tune
+
+    for step in range(1, 4):
+        tune.report({"score": config["lr"] * step})
+
+
+@pytest.mark.ray
+@pytest.mark.mlflow
+@pytest.mark.usefixtures("ray_session")
+def test_tags_of_a_trials_own_are_the_same_in_either_reading(tmp_path: Path, sqlite_store: Callable[[], str]) -> None:
+    from ray import tune
+
+    uri, imported = sqlite_store(), sqlite_store()
+    tracking = MLflowTrackingCallback(
+        uri,
+        experiment_name="e",
+        tags={names.TAG_TIMEFRAME: "1d"},
+        trial_tags=lambda trial: {names.TAG_SYMBOLS: "GOOGL" if trial.config["lr"] < 0.3 else "EURUSD"},
+    )
+    results = tune.Tuner(
+        reporting,
+        param_space={"lr": tune.grid_search([0.1, 0.4])},
+        run_config=tune.RunConfig(name="exp", storage_path=str(tmp_path), callbacks=[tracking], verbose=0),
+    ).fit()
+    assert tracking.delivered
+    stored, read = load_runs(uri, "e", metrics=["score"]), RunSet.from_tune(results)
+    assert dict(zip(read.runs["param.lr"], read.runs["symbols"], strict=True)) == {"0.1": "GOOGL", "0.4": "EURUSD"}
+    assert set(read.runs["timeframe"]) == {"1d"}
+    assert differences(stored, read) == []
+    import_tune(tmp_path / "exp", imported, "e", now_ms=lambda: 10**15)
+    assert differences(load_runs(imported, "e", metrics=["score"]), read) == []
 
 
 def exploited(config: dict[str, Any]) -> None:

@@ -168,13 +168,27 @@ def test_progress_survives_as_json() -> None:
 def test_values_of_a_run_are_sent_together() -> None:
     sink = FlakySink()
     many = [opening(), sweep(), trial("a"), trial("b")]
-    per_result = {f"m{n}": float(n) for n in range(100)}
-    for step in range(1, 26):
+    per_result = {f"m{n}": float(n) for n in range(70)}
+    for step in range(1, 31):
         many += [result("a", step, **per_result), result("b", step, loss=1.0)]
     delivered(many, sink)
     a, b = (next(run_id for run_id, run in sink.runs.items() if run is run_of(sink, name)) for name in "ab")
-    assert [count for run_id, count in sink.logged if run_id == a] == [FLUSH_POINTS, FLUSH_POINTS, 500]
-    assert [count for run_id, count in sink.logged if run_id == b] == [25]
+    assert [count for run_id, count in sink.logged if run_id == a] == [FLUSH_POINTS, FLUSH_POINTS, 100]
+    assert [count for run_id, count in sink.logged if run_id == b] == [30]
+
+
+def test_a_result_of_which_a_part_has_arrived_is_not_acknowledged() -> None:
+    sink = FlakySink()
+    per_result = {f"m{n}": float(n) for n in range(600)}
+    journal = numbered([opening(), sweep(), trial("a"), *(result("a", step, **per_result) for step in (1, 2))])
+    delivery = Delivery(sink, Progress(), no_files)
+    delivery.deliver(journal[:3])
+    sink.fails_in = 2  # the first thousand arrives, the rest does not
+    with pytest.raises(SinkUnavailableError):
+        delivery.deliver(journal[3:])
+    assert delivery.progress.acked == 4, "the first result has arrived whole, the second has not"
+    delivery.deliver(journal[4:])
+    assert (delivery.progress.acked, len(run_of(sink, "a").points)) == (5, 1200)
 
 
 def test_a_failure_keeps_what_has_arrived() -> None:

@@ -322,7 +322,7 @@ def test_rllibs_agents_and_those_of_a_service_without_ray_stand_in_one_table(
     found = runs_of(uri, "one-table")
     rllib = MlflowClient(uri).get_run(str(trained.run_id))
     assert rllib.data.tags["who"] == "me"
-    assert rllib.data.tags[f"{names.TAG_RULE}.max_daily_loss"].startswith("passed"), "the sweep's own rules"
+    assert rllib.data.tags[f"{names.TAG_RULE}.max_daily_loss"].startswith("not among the rules"), "the sweep's own are"
     assert rllib.data.tags[names.TAG_RULES] == found["x-1"].data.tags[names.TAG_RULES] == "failed: min_trades"
     assert (rllib.data.metrics["rules/passed"], rllib.data.metrics["rules/broken"]) == (0.0, 1.0)
     assert rllib.data.tags[names.TAG_WINDOW_ID] == found["x-1"].data.tags[names.TAG_WINDOW_ID], "the same bars"
@@ -334,3 +334,4 @@ def test_rllibs_agents_and_those_of_a_service_without_ray_stand_in_one_table(
     assert list(judged) == [trained.run_id]
     again = MlflowClient(uri).get_run(str(trained.run_id))
     assert again.data.tags[names.TAG_RULES] == "failed: max_total_loss"
+    assert again.data.tags[f"{names.TAG_RULE}.min_trades"].startswith("not among the rules")

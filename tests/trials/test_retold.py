@@ -53,6 +53,9 @@ def test_what_tune_lost_at_the_end_is_counted_and_its_very_last_result_kept(tmp_
     reported = [one for one in found.went if isinstance(one, Reported)]
     assert [one.metrics["training_iteration"] for one in reported] == [1, 2, 3, 6]
     assert found.lost == 2
+    stored["trial_data"][0][1] = json.dumps({"last_result": line("ab_0", 6) | {"trial_id": "ab_1"}})
+    state.write_text(json.dumps(stored))
+    assert told(folder, 0).lost == 0, "what PBT has put there is the donor's"
 
 
 def test_a_donor_is_that_of_the_exploit_before_the_restart(tmp_path: Path) -> None:
@@ -71,6 +74,10 @@ def test_a_donor_is_that_of_the_exploit_before_the_restart(tmp_path: Path) -> No
     (folder / "pbt_global.txt").write_text("".join(json.dumps(one) + "\n" for one in exploits) + "half a li")
     changes = [one for one in told(folder, 1).went if isinstance(one, Changed)]
     assert [change.donor for change in changes] == ["ab_0"]
+    assert told(folder, 1).lost == 0
+    late = json.dumps(["1_lr=0.1", "2_lr=0.3", 8, 8, {}, {}])
+    (folder / "pbt_global.txt").write_text(late + "\n")
+    assert told(folder, 1).lost == 3, "it had come to 8, and Tune's files end at 5"
 
 
 def test_a_trial_that_pbt_started_anew_after_its_last_result_ends_with_the_parameters_it_was_given(
