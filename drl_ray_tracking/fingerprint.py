@@ -125,5 +125,6 @@ def config_hash(config: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+@functools.lru_cache(maxsize=8192)  # the same hundreds of keys with every trial
 def _excluded(key: str) -> bool:
     return any(fnmatchcase(part, pattern) for part in key.split("/") for pattern in _NOT_IDENTITY)

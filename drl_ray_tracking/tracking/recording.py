@@ -63,6 +63,7 @@ class Recording:
         self._announced = False
         self._checkpoints = wishes.checkpoints  # with Tune's score, once the first trial has shown it
         self._trials: dict[str, TrialState] = {}
+        self._open: dict[str, TrialState] = {}  # those of them that have not ended
         self._system: SystemMetrics | None = None
         self._said_uncaptured = False
 
@@ -114,13 +115,13 @@ class Recording:
             payload["params"] = {}
         if not self.spool.append(events.TRIAL, trial.trial_id, payload):
             return  # said again at the trial's next result
+        again = state is not None
         if state is None:
             state = self._trials[trial.trial_id] = TrialState(trial, payload["name"], introduced.params)
-            state.begin(trial, introduced.rate)
             state.donor = donor_of(trial)  # an earlier driver has said so
-            return
+        self._open[trial.trial_id] = state
         state.begin(trial, introduced.rate)
-        change = state.change(introduced.params, payload["resumed_step"])
+        change = state.change(introduced.params, payload["resumed_step"]) if again else None
         if change is not None:
             self.spool.append(events.HPARAMS, trial.trial_id, change)
 
@@ -163,7 +164,7 @@ class Recording:
 
     def _end(self, state: TrialState, status: str, reason: str) -> None:
         trial = state.trial
-        state.open = False
+        self._open.pop(trial.trial_id, None)
         if status == "FINISHED" and state.held:
             self._release(state, state.held[-1][1])
         folders = {names.SERIES_ARTIFACT: trial_storage(trial, names.SERIES_DIR)}
@@ -189,8 +190,8 @@ class Recording:
 
         Cleaning up marks whatever still runs as terminated: after that, SIGINT and a time budget look the same.
         """
-        for state in self._trials.values():
-            state.stopped = state.open and state.trial.status == "TERMINATED"
+        for state in self._open.values():
+            state.stopped = state.trial.status == "TERMINATED"
 
     def sweep_ends(self, trials: list[Any], errors: Mapping[str, int]) -> None:
         """Writes down how the sweep ended, and before it the trials whose end Tune did not announce.
@@ -200,7 +201,7 @@ class Recording:
             errors: of tracking's own, by where they happened.
         """
         self._stop_system_metrics()
-        left_open = [state for state in self._trials.values() if state.open]
+        left_open = list(self._open.values())
         interrupted = any(not state.stopped and state.trial.status != "ERROR" for state in left_open)
         interrupted = interrupted or any(not trial.is_finished() for trial in trials)
         for state in left_open:

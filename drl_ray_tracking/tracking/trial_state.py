@@ -22,7 +22,6 @@ class TrialState:
     trial: Any  # Tune's, for its status
     name: str  # the run's
     params: dict[str, str]
-    open: bool = True
     stopped: bool = False  # by Tune, before it cleaned up
     lr: float | None = None  # the configured learning rate, where it is one number
     changed: set[str] = field(default_factory=set)  # parameters that have changed since the trial began
@@ -37,7 +36,7 @@ class TrialState:
     def begin(self, trial: Any, rate: float | None) -> None:
         """Takes note that the trial starts, or starts again."""
         self.trial, self.lr = trial, rate
-        self.open, self.stopped, self.stopped_by = True, False, ""
+        self.stopped, self.stopped_by = False, ""
         self.held.clear()
         self.alerts.discard(_LEARNING_RATE)
 

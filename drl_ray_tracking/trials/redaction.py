@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 REDACTED: Final = "<redacted>"
@@ -23,6 +24,7 @@ _ASSIGNED: Final = re.compile(
 _SHORTEST_SECRET: Final = 8
 
 
+@lru_cache(maxsize=8192)  # the same hundreds of keys with every trial
 def looks_secret(name: str) -> bool:
     """Tells whether a key or an environment variable is named like a credential."""
     return bool(_SECRET_KEY.search(name))
