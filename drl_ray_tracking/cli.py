@@ -8,17 +8,13 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from drl_ray_tracking.errors import ConfigurationError, TrackingError
 from drl_ray_tracking.names import DEFAULT_METRIC
-
-if TYPE_CHECKING:
-    from drl_ray_tracking.training.config import SweepConfig
-    from drl_ray_tracking.training.start import StartingPoint
 
 app = typer.Typer(
     name="drl-track",
@@ -73,10 +69,11 @@ def train(
     from drl_ray_tracking.training.config import load_config
 
     settings = load_config(config)  # before anything heavy is imported: a mistake is said at once
+    from drl_ray_tracking.training.continuation import start_of
     from drl_ray_tracking.training.sweep import run_sweep, sweep_summary
 
     folder = config.resolve().parent
-    outcome = run_sweep(settings, base_dir=folder, console=_console, start=_start(settings, folder), resume=resume)
+    outcome = run_sweep(settings, base_dir=folder, console=_console, start=start_of(settings, folder), resume=resume)
     if settings.wants_test or settings.ensembles:
         from drl_ray_tracking.training.market import load_markets
         from drl_ray_tracking.training.rllib_service import after_training
@@ -90,17 +87,6 @@ def train(
         _console.print(line, highlight=False, soft_wrap=True)
     if outcome.errors:
         raise typer.Exit(1)
-
-
-def _start(settings: SweepConfig, folder: Path) -> StartingPoint | None:
-    """Returns where the trials of a configuration begin; None where they begin with random weights."""
-    if settings.start_from is None:
-        return None
-    from drl_ray_tracking.tracking.target import resolve_target
-    from drl_ray_tracking.training.continuation import starting_point
-
-    uri = resolve_target(settings.tracking.uri).uri
-    return starting_point(settings.start_from, base_dir=folder, storage=settings.storage, tracking_uri=uri)
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""Backtest: one deterministic pass of a policy over every window of a market, measured as an evaluation is."""
+"""Backtest: one deterministic pass of a policy over an environment's episodes, measured as an evaluation is."""
 
 from __future__ import annotations
 
@@ -8,9 +8,6 @@ from typing import Any, Protocol
 
 from drl_ray_tracking.capture.recorder import RecordEpisodes
 from drl_ray_tracking.episodes import Conventions, EpisodeRecord
-from drl_ray_tracking.errors import ConfigurationError
-from drl_ray_tracking.markets.env import TradingEnv
-from drl_ray_tracking.markets.env_settings import TradingSettings
 
 
 class Acting(Protocol):
@@ -32,25 +29,6 @@ class Backtest:
 
     kpis: Mapping[str, float]
     records: tuple[EpisodeRecord, ...]
-
-
-def backtest(policy: Acting, env_config: Mapping[str, Any], *, cost_factor: float = 1.0) -> Backtest:
-    """Runs a policy over every window of a trading environment, in order.
-
-    Args:
-        policy: what acts.
-        env_config: the keys of `TradingSettings`; every segment is walked, whatever `start` says.
-        cost_factor: multiplies fee and slippage, to see what is left of an edge under higher costs.
-
-    Raises:
-        ConfigurationError: the environment's configuration or `cost_factor` is wrong.
-    """
-    if not cost_factor >= 0.0:
-        raise ConfigurationError(f"cost_factor is {cost_factor!r}; a number of 0 or more is needed")
-    settings = {**env_config, "start": "enumerate"}
-    for cost in ("fee", "slippage"):
-        settings[cost] = settings.get(cost, getattr(TradingSettings, cost)) * cost_factor
-    return backtest_env(policy, lambda: TradingEnv(settings), windows=TradingEnv.number_of_windows(settings))
 
 
 def backtest_env(

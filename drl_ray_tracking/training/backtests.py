@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.markets.env_settings import TradingSettings
 from drl_ray_tracking.models.backtest import Acting, Backtest, backtest_env
 from drl_ray_tracking.training.algorithms import (
@@ -49,7 +50,12 @@ def raised_costs(config: SweepConfig, factor: float) -> dict[str, float]:
     Args:
         config: of the sweep.
         factor: what `fee` and `slippage` are multiplied with.
+
+    Raises:
+        ConfigurationError: `factor` is below 0 or no number.
     """
+    if not factor >= 0.0:
+        raise ConfigurationError(f"cost_factor is {factor!r}; a number of 0 or more is needed")
     ours = {key: float(getattr(TradingSettings, key)) for key in _COSTS} if config.env_class is None else {}
     given = {key: float(config.env[key]) for key in _COSTS if isinstance(config.env.get(key), int | float)}
     return {key: factor * cost for key, cost in {**ours, **given}.items()}

@@ -15,6 +15,8 @@ from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.models.loading import fetch_checkpoint
 from drl_ray_tracking.tracking.checkpoints import digest_of
 from drl_ray_tracking.tracking.storage import below
+from drl_ray_tracking.tracking.target import resolve_target
+from drl_ray_tracking.training.config import SweepConfig
 from drl_ray_tracking.training.start import StartingPoint
 
 if TYPE_CHECKING:
@@ -22,6 +24,18 @@ if TYPE_CHECKING:
 
 _DEFAULT_STORAGE: Final = "~/ray_results"  # Tune's own
 _FOLDER: Final = "drl_starts"
+
+
+def start_of(config: SweepConfig, base_dir: Path) -> StartingPoint | None:
+    """Returns where the trials of a sweep begin; None where they begin with random weights.
+
+    Raises:
+        ConfigurationError: as `starting_point`.
+    """
+    if config.start_from is None:
+        return None
+    uri = resolve_target(config.tracking.uri).uri
+    return starting_point(config.start_from, base_dir=base_dir, storage=config.storage, tracking_uri=uri)
 
 
 def starting_point(model: str, *, base_dir: Path, storage: str | None, tracking_uri: str | None) -> StartingPoint:

@@ -13,6 +13,7 @@ from drl_ray_tracking.errors import ConfigurationError, DataError
 from drl_ray_tracking.markets.datasets import SplitDataSet
 from drl_ray_tracking.training.algorithms import known_algorithms
 from drl_ray_tracking.training.config import SweepConfig, parse_config
+from drl_ray_tracking.training.continuation import start_of
 from drl_ray_tracking.training.ensemble_runs import ensemble_agents, track_ensembles
 from drl_ray_tracking.training.market import Market
 from drl_ray_tracking.training.out_of_sample import pooled_agents, publish_pooled, test_agents
@@ -77,13 +78,7 @@ class RLlibAgentTrainingService:
         if len(set(which)) < len(which):
             raise ConfigurationError(f"datasets repeat a symbol and fold, which is what tells them apart: {which}")
         config = self.config.model_copy(update={"seeds": list(seeds), "start_from": start_from, "test": test})
-        start = None
-        if start_from is not None:
-            from drl_ray_tracking.tracking.target import resolve_target
-            from drl_ray_tracking.training.continuation import starting_point
-
-            uri = resolve_target(config.tracking.uri).uri
-            start = starting_point(start_from, base_dir=self._base_dir, storage=config.storage, tracking_uri=uri)
+        start = start_of(config, self._base_dir)
         markets = [Market.of(dataset) for dataset in datasets]
         done = run_sweep(config, base_dir=self._base_dir, console=self._console, start=start, markets=markets)
         done = after_training(done, config, markets, self._console)

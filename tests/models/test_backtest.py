@@ -9,13 +9,12 @@ import pytest
 import torch
 
 from drl_ray_tracking import instrument
-from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.markets.data import load_prices
 from drl_ray_tracking.markets.datasets import market_segment
 from drl_ray_tracking.markets.env import TradingEnv
 from drl_ray_tracking.markets.splits import chronological_split
 from drl_ray_tracking.models import Policy
-from drl_ray_tracking.models.backtest import backtest
+from drl_ray_tracking.models.backtest import Backtest, backtest_env
 from tests.models.conftest import ppo
 
 pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore:.*Overriding environment:UserWarning")]
@@ -24,7 +23,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore:.*Overriding e
 def test_it_repeats_the_recorded_evaluation(ray_session: None, tmp_path: Path) -> None:
     torch.set_num_threads(1)
     dataset = chronological_split(load_prices("gym_anytrading:GOOGL"))
-    common = {"lookback": 5, "positions": [0, 1], "allow_short": False, "fee": 0.0005}
+    common: dict[str, Any] = {"lookback": 5, "positions": [0, 1], "allow_short": False, "fee": 0.0005}
     validation: dict[str, Any] = {**common, "segments": [market_segment(dataset, "validation")], "window": 150}
     config = ppo().environment(
         TradingEnv, env_config={**common, "segments": [market_segment(dataset, "train")], "window": 100}
@@ -41,13 +40,15 @@ def test_it_repeats_the_recorded_evaluation(ray_session: None, tmp_path: Path) -
     algorithm.stop()
     recorded = result["evaluation"]["env_runners"]
 
-    done = backtest(Policy.load(tmp_path / "checkpoint"), validation)
+    def backtest(**changes: Any) -> Backtest:
+        settings = {**validation, "start": "enumerate", **changes}
+        return backtest_env(Policy.load(tmp_path / "checkpoint"), lambda: TradingEnv(settings), windows=windows)
+
+    done = backtest()
     assert len(done.records) == windows > 1
     for kpi in ("sharpe", "total_return", "fees", "bars", "trades"):
         assert done.kpis[f"trading/{kpi}"] == recorded["trading"][kpi], kpi
     assert done.kpis["episode/return_mean"] == recorded["episode"]["return_mean"]
-    dearer = backtest(Policy.load(tmp_path / "checkpoint"), validation, cost_factor=3.0)
+    dearer = backtest(fee=3 * common["fee"])
     assert dearer.kpis["trading/fees"] > done.kpis["trading/fees"]
     assert dearer.kpis["trading/total_return"] < done.kpis["trading/total_return"]
-    with pytest.raises(ConfigurationError, match="cost_factor is -1"):
-        backtest(Policy.load(tmp_path / "checkpoint"), validation, cost_factor=-1)

@@ -22,14 +22,13 @@ from drl_ray_tracking import names
 from drl_ray_tracking.analysis.budget import count_test_evaluation, test_budget
 from drl_ray_tracking.errors import ConfigurationError, DataError
 from drl_ray_tracking.models import FrozenPolicy
-from drl_ray_tracking.models.backtest import backtest
 from drl_ray_tracking.models.flavor import _load_pyfunc
 from drl_ray_tracking.models.loading import load_algorithm, load_policy, load_rl_module
 from drl_ray_tracking.promotion.gates import PromotionConfig, load_promotion, parse_promotion
 from drl_ray_tracking.promotion.promote import Promotion, promote
 from drl_ray_tracking.promotion.rebuild import market_of, trial_config
 from drl_ray_tracking.promotion.reproduce import reproduce
-from drl_ray_tracking.training.algorithms import evaluation_environment
+from drl_ray_tracking.training.backtests import backtest_agent
 from drl_ray_tracking.training.config import parse_config
 from drl_ray_tracking.training.sweep import run_sweep
 
@@ -165,7 +164,7 @@ def test_the_champion_acts_elsewhere_as_its_checkpoint_and_a_failed_gate_leaves_
     market = market_of(recorded, client.get_run(first.candidate.run_id))
     frozen = _load_pyfunc(str(model_files(swept, f"models:/{model}/1", tmp_path))).policy
     assert isinstance(frozen, FrozenPolicy)
-    again = backtest(frozen, evaluation_environment(recorded, market))
+    again = backtest_agent(frozen, recorded, market, "validation")
     assert again.kpis == first.kpis, "the frozen policy earns what the checkpoint did, to the last bit"
 
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from drl_ray_tracking.errors import ConfigurationError, TrackingError
 from drl_ray_tracking.markets.data import load_prices
 from drl_ray_tracking.markets.datasets import market_segment
+from drl_ray_tracking.markets.env import TradingEnv
 from drl_ray_tracking.markets.splits import chronological_split
-from drl_ray_tracking.models.backtest import backtest
+from drl_ray_tracking.models.backtest import Backtest, backtest_env
 from drl_ray_tracking.training.ensemble import Ensemble, decided
 
 
@@ -87,11 +88,15 @@ def test_everything_wrong_is_said_at_once() -> None:
 
 def test_an_ensemble_is_backtested_like_an_agent() -> None:
     segment = market_segment(chronological_split(load_prices("gym_anytrading:GOOGL")), "validation")
-    env = {"segments": [segment], "positions": [0, 1], "allow_short": False}
-    out, held = (backtest(Always(np.int64(action)), env) for action in (0, 1))
+    env = {"segments": [segment], "positions": [0, 1], "allow_short": False, "start": "enumerate"}
+
+    def backtest(policy: Any) -> Backtest:
+        return backtest_env(policy, lambda: TradingEnv(env), windows=TradingEnv.number_of_windows(env))
+
+    out, held = (backtest(Always(np.int64(action))) for action in (0, 1))
     members = tuple(Always(np.int64(action)) for action in (0, 1, 1))
-    majority = backtest(Ensemble(members), env)
-    outweighed = backtest(Ensemble(members, "weighted", (5.0, 1.0, 1.0)), env)
+    majority = backtest(Ensemble(members))
+    outweighed = backtest(Ensemble(members, "weighted", (5.0, 1.0, 1.0)))
     assert dict(majority.kpis) == dict(held.kpis)
     assert dict(outweighed.kpis) == dict(out.kpis)
     assert held.kpis["trading/total_return"] != out.kpis["trading/total_return"]
