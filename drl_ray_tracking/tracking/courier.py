@@ -1,10 +1,8 @@
-"""The courier: a process of its own that carries a journal to MLflow and ends by itself.
+"""The courier's work: carry one journal to one store, until everything is there or nothing more can be done.
 
-It opens the journal read-only, keeps its progress in `courier.json`, retries with backoff, and never
-acknowledges inside the journal (that made the driver's INSERT fifty times slower). It is started
-through an intermediate process that exits at once: only so does it outlive `ray job stop`, which kills
-every descendant of the driver. When the driver dies it drains, sets the open runs KILLED and exits.
-Exactly one courier serves a journal: it holds `courier.lock`.
+It reads the journal only, keeps its progress in `courier.json`, retries with backoff, and never acknowledges
+inside the journal (that made the driver's INSERT fifty times slower). When the driver dies it drains and sets
+the open runs KILLED. The process around it is `courier_process`.
 """
 
 from __future__ import annotations
@@ -13,12 +11,8 @@ import json
 import logging
 import os
 import random
-import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import chdir
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,8 +22,6 @@ from drl_ray_tracking.tracking.courier_status import (
     DAMAGED,
     DELIVERING,
     DONE,
-    LOCK_FILE,
-    LOG_FILE,
     PROGRESS_FILE,
     REFUSED,
     RETRYING,
@@ -38,6 +30,7 @@ from drl_ray_tracking.tracking.courier_status import (
 )
 from drl_ray_tracking.tracking.delivery import Delivery
 from drl_ray_tracking.tracking.histories import Histories
+from drl_ray_tracking.tracking.inbox import Inbox
 from drl_ray_tracking.tracking.journal import (
     DamagedJournalError,
     Event,
@@ -48,8 +41,7 @@ from drl_ray_tracking.tracking.journal import (
     read_events_of,
     segments,
 )
-from drl_ray_tracking.tracking.locks import has_drivers, hold_lock, sweep_lock
-from drl_ray_tracking.tracking.mlflow_sink import MlflowSink, bounded_requests
+from drl_ray_tracking.tracking.locks import has_drivers, sweep_lock
 from drl_ray_tracking.tracking.painter import PaintingProcess
 from drl_ray_tracking.tracking.progress import SWEEP_RUN, Progress
 from drl_ray_tracking.tracking.repair import quarantined, repair_orphan
@@ -64,9 +56,8 @@ _MAX_BACKOFF_S: Final = 30.0
 _HEALTH_EVERY_S: Final = 30.0
 _DRAW_EVERY_S: Final = 250.0
 _LOOK_EVERY_S: Final = 60.0  # at the files that running trials attach
-_ORPHAN_LIMIT_S: Final = 900.0
+ORPHAN_LIMIT_S: Final = 900.0
 _REFUSED_POLL_S: Final = 3.0
-_LOCK_PATIENCE_S: Final = 1.0
 _MOST_REPAIRS: Final = 3  # of one journal by one courier; more would not help
 
 
@@ -80,7 +71,7 @@ class Courier:
         *,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
-        orphan_limit_s: float = _ORPHAN_LIMIT_S,
+        orphan_limit_s: float = ORPHAN_LIMIT_S,
     ) -> None:
         self._directory = directory
         self._make_sink = make_sink
@@ -103,6 +94,7 @@ class Courier:
         self._next_look = clock() + _LOOK_EVERY_S
         self._repairs = 0
         self._opened_s = clock()
+        self._inbox = Inbox(directory, at_most=_BATCH_EVENTS, clock=clock)
 
     @property
     def progress(self) -> Progress:
@@ -179,7 +171,7 @@ class Courier:
 
     def _step(self, alive: bool) -> bool:
         """Does what is due now; returns whether there is more of it already."""
-        batch = read_events(self._directory, after=self._progress.acked, limit=_BATCH_EVENTS)
+        batch = self._inbox.due(self._progress.acked, more_may_come=alive)
         if self._delivery is None:
             opening = batch[0] if batch and batch[0].kind == events.OPEN else self._event(1)
             payload: Any = opening.payload if opening is not None else self._progress.opening
@@ -342,85 +334,3 @@ def _children_cpu_s() -> float:
 def _delay(failures: int) -> float:
     """Returns how long to wait after so many failures in a row (seconds): doubling, bounded, spread."""
     return min(_MAX_BACKOFF_S, 0.5 * 2.0 ** min(failures, 10)) * (0.5 + random.random() / 2)
-
-
-def start(directory: Path, credentials: dict[str, str] | None = None) -> None:
-    """Starts a courier for a journal and returns at once; a second one for it exits by itself.
-
-    Args:
-        directory: the journal's directory.
-        credentials: variables for the courier's environment only, such as MLFLOW_TRACKING_TOKEN.
-    """
-    package_root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, **(credentials or {})}
-    environment["PYTHONPATH"] = os.pathsep.join(
-        part for part in (package_root, environment.get("PYTHONPATH", "")) if part
-    )
-    with (directory / LOG_FILE).open("ab") as log:
-        intermediate = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(directory)],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=directory,
-            env=environment,
-            start_new_session=True,
-        )
-    intermediate.wait(timeout=60)
-
-
-def carry(directory: Path, *, orphan_limit_s: float = _ORPHAN_LIMIT_S) -> bool:
-    """Delivers a journal in this process; returns whether everything was delivered.
-
-    A journal delivered in full is deleted, except where runs refused it or damaged files were moved aside.
-    Returns False at once where a courier already serves it.
-
-    Args:
-        directory: the journal's directory.
-        orphan_limit_s: how long a store may be out of reach once the driver is dead.
-
-    Raises:
-        JournalError: the journal cannot be read.
-    """
-    try:
-        lock = hold_lock(directory / LOCK_FILE, patience_s=_LOCK_PATIENCE_S)
-    except FileNotFoundError:
-        return True  # another courier has just delivered it
-    if lock is None:
-        _log.info("another courier serves %s", directory)
-        return False
-    try:
-        one = Courier(directory, _mlflow_sink, orphan_limit_s=orphan_limit_s)
-        # MLflow roots a new SQLite store's `Default` experiment in the working directory, see `_mlflow_sink`.
-        with bounded_requests(), chdir(directory):
-            complete = one.run()
-        if complete and not one.progress.refused and not quarantined(directory):
-            shutil.rmtree(directory, ignore_errors=True)
-    finally:
-        os.close(lock)
-    return complete
-
-
-def _mlflow_sink(opening: events.Open) -> Sink:
-    location = opening["artifact_location"]
-    if location and location.startswith("/"):
-        os.chdir(Path(location).parent)
-    return MlflowSink(opening["tracking_uri"], opening["registry_uri"])
-
-
-def main() -> None:
-    """Runs as `python -m drl_ray_tracking.tracking.courier DIRECTORY`: detaches, then delivers."""
-    directory = Path(sys.argv[1])
-    if os.fork():
-        os._exit(0)
-    os.nice(10)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    _log.info("courier %d serves %s", os.getpid(), directory)
-    try:
-        carry(directory)
-    except JournalError:
-        _log.exception("the journal in %s cannot be delivered", directory)
-
-
-if __name__ == "__main__":
-    main()

@@ -20,6 +20,7 @@ SWEEP_END: Final = "sweep_end"
 FILES: Final = "files"
 LOSS: Final = "loss"
 EPISODE: Final = "episode"  # of a manual run
+BULK: Final = frozenset({RESULT, HELD, EPISODE})  # what there may be very many of, and what may wait a little
 
 
 class Open(TypedDict):

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError
-from drl_ray_tracking.tracking import courier, events
+from drl_ray_tracking.tracking import courier_process, events
 from drl_ray_tracking.tracking.identity import default_config
 from drl_ray_tracking.tracking.journal import JournalWriter, new_journal_directory
 from drl_ray_tracking.tracking.mlflow_sink import MlflowSink, bounded_requests
@@ -241,4 +241,4 @@ def _journal(past: PastExperiment, target: Target, sweep_id: str, experiment: st
 
 def _deliver(journal: Path, target: Target) -> bool:
     with bounded_requests(credentials=target.credentials):
-        return courier.carry(journal, orphan_limit_s=_PATIENCE_S)
+        return courier_process.carry(journal, orphan_limit_s=_PATIENCE_S)

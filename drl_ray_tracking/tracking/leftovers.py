@@ -8,7 +8,7 @@ from typing import Final
 
 from drl_ray_tracking.errors import JournalError
 from drl_ray_tracking.home import home
-from drl_ray_tracking.tracking import courier, courier_status
+from drl_ray_tracking.tracking import courier_process, courier_status
 from drl_ray_tracking.tracking.journal import driver_is_alive, journals, last_sequence
 from drl_ray_tracking.tracking.repair import quarantined, repair_orphan
 
@@ -37,7 +37,7 @@ def _sync(directory: Path, say: Callable[[str], None]) -> bool:
         # Before anything is counted: while its driver is dead, this process may repair the journal.
         repair_orphan(directory, status.progress.acked if status else 0)
         waiting = last_sequence(directory) - (status.progress.acked if status else 0)
-        delivered = courier.carry(directory, orphan_limit_s=_PATIENCE_S)
+        delivered = courier_process.carry(directory, orphan_limit_s=_PATIENCE_S)
     except JournalError as error:
         say(f"{directory.name}: {error}")
         return False

@@ -21,7 +21,7 @@ from typing import Any, Final
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError, JournalError
 from drl_ray_tracking.home import HOME_VARIABLE
-from drl_ray_tracking.tracking import courier, courier_status, events
+from drl_ray_tracking.tracking import courier_process, courier_status, events
 from drl_ray_tracking.tracking.courier_status import CourierStatus, read_status
 from drl_ray_tracking.tracking.journal import DamagedJournalError, JournalWriter, new_journal_directory, size
 from drl_ray_tracking.tracking.locks import is_locked
@@ -35,7 +35,6 @@ _JOIN_S: Final = 5.0
 LIMIT_VARIABLE: Final = "DRL_TRACK_JOURNAL_LIMIT_MB"
 DEFAULT_LIMIT_MB: Final = 4096.0
 LEAST_LIMIT_MB: Final = 100.0  # the first and the newest segment stay until the end
-_BULK: Final = frozenset({events.RESULT, events.HELD, events.EPISODE})  # what there may be too much of
 _OWED: Final = frozenset(
     {events.HPARAMS, events.RELEASE, events.CHECKPOINT, events.FILES, events.TRIAL_END, events.SWEEP_END}
 )
@@ -140,7 +139,7 @@ class Spool:
         """
         with self._lock:
             try:
-                if kind in _BULK:
+                if kind in events.BULK:
                     self._check_size()
                 self._settle()
                 seq = self._write(kind, trial, payload, None)
@@ -171,7 +170,7 @@ class Spool:
     def _lose(self, kind: str, trial: str, payload: Any, error: JournalError) -> None:
         if kind in _OWED:
             self._owed.append((kind, trial, payload, int(time.time() * 1000)))
-        elif kind in _BULK:
+        elif kind in events.BULK:
             self._lost += 1
         if not self._loss_reason:
             _log.error("tracking loses data, training goes on: %s", error)
@@ -282,7 +281,7 @@ class Spool:
 
     def _start_courier(self) -> None:
         try:
-            courier.start(self.directory, self._credentials)
+            courier_process.start(self.directory, self._credentials)
         except (OSError, subprocess.SubprocessError) as error:
             _log.warning("the courier of %s cannot be started, trying again: %s", self.directory, error)
 

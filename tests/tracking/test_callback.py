@@ -16,7 +16,7 @@ from ray.tune import Callback
 
 from drl_ray_tracking import MLflowTrackingCallback, names
 from drl_ray_tracking.errors import ConfigurationError
-from drl_ray_tracking.tracking import courier, events, introductions, preflight
+from drl_ray_tracking.tracking import courier_process, events, introductions, preflight
 from drl_ray_tracking.tracking.journal import journals, read_events
 from drl_ray_tracking.tracking.spool import Spool
 
@@ -34,11 +34,11 @@ def no_courier(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[dict[str, str]]
         spools.append(open_spool(*arguments, **keywords))
         return spools[-1]
 
-    monkeypatch.setattr(courier, "start", lambda directory, credentials: started.append(credentials))
+    monkeypatch.setattr(courier_process, "start", lambda directory, credentials: started.append(credentials))
     monkeypatch.setattr(preflight, "_VERDICT_WAIT_S", 0.0)
     monkeypatch.setattr(Spool, "open", remembered)
     yield started
-    for spool in spools:  # their watchdogs would start real couriers once `courier.start` is back
+    for spool in spools:  # their watchdogs would start real couriers once `courier_process.start` is back
         spool.abandon()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from drl_ray_tracking import names
-from drl_ray_tracking.tracking import courier, courier_status, events
+from drl_ray_tracking.tracking import courier_process, courier_status, events
 from drl_ray_tracking.tracking.courier import Courier
 from drl_ray_tracking.tracking.courier_status import read_status
 from drl_ray_tracking.tracking.journal import (
@@ -147,11 +147,11 @@ def test_exactly_one_courier_serves_a_journal(sqlite_store: Callable[[], str]) -
     opened: Any = opening(sqlite_store())[2]
     spool = Spool.open(opened, credentials={})
     first = wait_until(spool.status, timeout_s=30, what="the courier answers")
-    courier.start(spool.directory)
+    courier_process.start(spool.directory)
     log = spool.directory / courier_status.LOG_FILE
     wait_until(lambda: "another courier serves" in log.read_text(), timeout_s=30, what="the second one leaves")
     assert spool.status().pid == first.pid  # type: ignore[union-attr]
-    assert not courier.carry(spool.directory)
+    assert not courier_process.carry(spool.directory)
     spool.abandon()
     wait_until(lambda: not spool.directory.exists(), timeout_s=30, what="a journal without a sweep is removed")
 
@@ -334,7 +334,7 @@ def test_the_opening_event_names_no_credential() -> None:
 
 def test_sync_repairs_a_damaged_journal_and_says_what_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     sink = MemorySink()
-    monkeypatch.setattr(courier, "_mlflow_sink", lambda opened: sink)
+    monkeypatch.setattr(courier_process, "_mlflow_sink", lambda opened: sink)
     values = {f"m{number}": 1.0 for number in range(40)}
     directory = left_behind([opening(), sweep(), trial("a"), *[result("a", step, **values) for step in range(1, 301)]])
     (path,) = segments(directory)
@@ -369,7 +369,7 @@ def test_while_trials_train_pictures_are_drawn_now_and_then_and_all_of_them_at_t
         def drawn(self) -> Path:
             return tmp_path / "empty"
 
-    monkeypatch.setattr(courier, "PaintingProcess", Painter)
+    monkeypatch.setattr("drl_ray_tracking.tracking.courier.PaintingProcess", Painter)
     directory = new_journal_directory()
     writer = JournalWriter(directory)
     started = [trial(name) for name in "abcd"]

@@ -171,7 +171,7 @@ def test_a_store_that_goes_away_leaves_a_journal(
     from drl_ray_tracking.tracking import import_tune as module
 
     uri, folder = sqlite_store(), experiment(tmp_path)
-    monkeypatch.setattr(module.courier, "carry", lambda directory, orphan_limit_s: False)
+    monkeypatch.setattr(module.courier_process, "carry", lambda directory, orphan_limit_s: False)
     outcome = do_import(folder, uri)
     assert outcome.journal == next(journals())
     monkeypatch.undo()

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import JournalError
-from drl_ray_tracking.tracking import courier, courier_status, events, journal
-from drl_ray_tracking.tracking.courier import Courier, carry
+from drl_ray_tracking.tracking import courier_process, courier_status, events, journal
+from drl_ray_tracking.tracking.courier import Courier
+from drl_ray_tracking.tracking.courier_process import carry
 from drl_ray_tracking.tracking.courier_status import read_status
 from drl_ray_tracking.tracking.journal import (
     DamagedJournalError,
@@ -181,7 +182,7 @@ def test_a_journal_whose_store_is_not_known_says_so(isolated_home: Path, monkeyp
 
 @pytest.fixture
 def live(isolated_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spool]:
-    monkeypatch.setattr(courier, "start", lambda directory, credentials: None)
+    monkeypatch.setattr(courier_process, "start", lambda directory, credentials: None)
     spool = Spool.open(opening()[2], credentials={})  # type: ignore[arg-type]
     yield spool
     spool.abandon()

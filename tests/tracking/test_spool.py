@@ -10,7 +10,7 @@ import pytest
 
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError, JournalError
-from drl_ray_tracking.tracking import courier, events, spool
+from drl_ray_tracking.tracking import courier_process, events, spool
 from drl_ray_tracking.tracking.courier import Courier
 from drl_ray_tracking.tracking.journal import JournalWriter, read_events
 from drl_ray_tracking.tracking.sink import MemorySink
@@ -21,7 +21,7 @@ from tests.tracking.test_courier import Clock
 
 @pytest.fixture
 def one(isolated_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Spool]:
-    monkeypatch.setattr(courier, "start", lambda directory, credentials: None)
+    monkeypatch.setattr(courier_process, "start", lambda directory, credentials: None)
     opened: Any = opening()[2]
     made = Spool.open(opened, credentials={})
     yield made
