@@ -242,7 +242,7 @@ class RunSet:
 
         Columns: iteration, step (env steps of the weights), episode, symbol, window, split, fold,
         periods_per_year, bar, timestamp (epoch seconds, or text), equity, price, position, fee, reward, action; where
-        an episode has them also leverage, reward/<component> and action/<dimension>.
+        an episode has them also leverage, slippage, reward/<component> and action/<dimension>.
 
         Raises:
             DataError: the run is not in this set, kept no series, or they cannot be read.

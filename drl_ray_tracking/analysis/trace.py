@@ -29,7 +29,8 @@ class Trace:
         x: (T + 1,) `datetime64[s]`, or bar numbers where there are no usable times.
         dated: whether `x` is times.
         equity, price: (T + 1,); prices are NaN where the environment names none.
-        position, fee, leverage, action: (T,) held during, paid for, used and chosen in each bar; NaN where unknown.
+        position, fee, slippage, leverage, action: (T,) held during, paid for, lost to a worse price, used and chosen
+            in each bar; NaN where unknown.
         step: env steps of the weights evaluated.
         labels: symbol, window, split, fold and agent; empty texts left out.
         periods_per_year: of its bars; None where unknown.
@@ -41,6 +42,7 @@ class Trace:
     price: FloatArray
     position: FloatArray
     fee: FloatArray
+    slippage: FloatArray
     leverage: FloatArray
     action: FloatArray
     step: int
@@ -50,8 +52,7 @@ class Trace:
     @property
     def trades(self) -> RoundTrips:
         """The closed round trips; their marks index `x`."""
-        known = self.fee if np.isfinite(self.fee).any() else None
-        return trips_on_path(EquityPath.of(self.equity), self.position, known)
+        return trips_on_path(EquityPath.of(self.equity), self.position, self.fee, self.slippage)
 
     @property
     def total_return(self) -> float:
@@ -73,6 +74,7 @@ class Trace:
             position=self.position if np.isfinite(self.position).any() else None,
             price=self.price if np.isfinite(self.price).any() else None,
             fee=self.fee if np.isfinite(self.fee).any() else None,
+            slippage=self.slippage if np.isfinite(self.slippage).any() else None,
             conventions=Conventions(periods_per_year=self.periods_per_year),
         )
 
@@ -114,6 +116,7 @@ def trace_of(episode: pd.DataFrame) -> Trace:
         price=column("price"),
         position=column("position")[1:],
         fee=column("fee")[1:],
+        slippage=column("slippage")[1:],
         leverage=column("leverage")[1:],
         action=column("action")[1:],
         step=int(first["step"]),

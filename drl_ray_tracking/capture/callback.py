@@ -17,6 +17,7 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 
 from drl_ray_tracking import names
 from drl_ray_tracking.capture import transport
+from drl_ray_tracking.capture.actions import SentActions
 from drl_ray_tracking.capture.containment import Containment
 from drl_ray_tracking.capture.environment import NOWHERE, Environment, VectorSlot
 from drl_ray_tracking.capture.measured import Measured, Measurement, kpis
@@ -103,7 +104,8 @@ class EpisodeCapture(RLlibCallback):
 
     @_contained
     def _measure(self, chunks: list[Any], environment: Environment, env_runner: Any) -> None:
-        measured, parts = self._settings.measurement.of(chunks, self._errors.note, environment)
+        sent = SentActions.of(env_runner.config)
+        measured, parts = self._settings.measurement.of(chunks, self._errors.note, environment, sent)
         self._outbox.setdefault(names.SUMMARIES, []).append(measured)
         if self._settings.write_series and env_runner.config.in_evaluation:
             series = [columns for part in parts if (columns := series_columns(*part)) is not None]
@@ -245,6 +247,8 @@ def learner_health(learners: Any) -> tuple[float | None, bool]:
     for module, reported in learners.items() if isinstance(learners, dict) else ():
         if module.startswith("__") or not isinstance(reported, dict):
             continue  # `__all_modules__` is no module
+        if not any(names.finite(value) is not None for key, value in reported.items() if not key.endswith("_lifetime")):
+            continue  # not updated in this iteration: RLlib shows NaN then
         entropy = names.finite(reported.get("entropy"))
         if entropy is not None:
             entropies.append(entropy)

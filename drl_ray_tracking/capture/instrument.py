@@ -113,6 +113,10 @@ def _problems(config: Any, metrics: Sequence[Any], evaluation_windows: int | Non
         lacking = [part for part in ("name", "empty", "of", "merge", "compute") if not hasattr(metric, part)]
         if lacking:
             problems.append(f"{metric!r} in metrics= is no EpisodeMetric: it lacks {', '.join(lacking)}")
+    called = [str(getattr(metric, "name", "")) for metric in metrics]
+    twice = sorted({name for name in called if called.count(name) > 1})
+    if twice:
+        problems.append(f"metrics= has more than one metric named {', '.join(twice)}: give each a name of its own")
     if evaluation_windows is not None and evaluation_windows < 1:
         problems.append(f"evaluation_windows={evaluation_windows} must be at least 1")
     return problems

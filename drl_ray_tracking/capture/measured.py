@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from drl_ray_tracking import names
+from drl_ray_tracking.capture.actions import UNCHANGED, SentActions
 from drl_ray_tracking.capture.environment import NOWHERE, Environment
 from drl_ray_tracking.capture.records import OnError, record_of, whole_of
 from drl_ray_tracking.capture.sources import KeyMap, TradingSource, WhereTraded
@@ -77,7 +78,11 @@ class Measurement:
         return EpisodeSummary.of(record, metrics=self.metrics)
 
     def of(
-        self, chunks: Sequence[Any], on_error: OnError, environment: Environment = NOWHERE
+        self,
+        chunks: Sequence[Any],
+        on_error: OnError,
+        environment: Environment = NOWHERE,
+        sent: SentActions = UNCHANGED,
     ) -> tuple[Measured, list[tuple[EpisodeRecord, EpisodeSteps]]]:
         """Measures one RLlib episode, given as `[*prev_episode_chunks, episode]`.
 
@@ -85,11 +90,11 @@ class Measurement:
             What to send, and the record and steps of each agent (of the only one, in a single-agent episode).
         """
         if not is_multi_agent(chunks[-1]):
-            steps = steps_of(chunks, environment)
+            steps = steps_of(chunks, environment, sent)
             record = self.record(steps, on_error)
             source = record.labels.get(names.TRADING_SOURCE, "")
             return Measured(self.summary(record), window_of(steps), source=source), [(record, steps)]
-        parts = [(self.record(steps, on_error), steps) for steps in agent_steps_of(chunks, environment)]
+        parts = [(self.record(steps, on_error), steps) for steps in agent_steps_of(chunks, environment, sent)]
         whole = whole_of(
             [record for record, _ in parts],
             length=sum(len(chunk) for chunk in chunks),

@@ -7,7 +7,7 @@ reconstruction, and says which it used.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -193,14 +193,7 @@ class GymTradingEnv:
         columns = keys.read(steps)
         if columns is None:
             return None
-        return TradingColumns(
-            equity=columns.equity,
-            position=columns.position,
-            price=columns.price,
-            timestamp=columns.timestamp,
-            leverage=columns.leverage,
-            source="gym-trading-env: info keys (portfolio_valuation)",
-        )
+        return replace(columns, source="gym-trading-env: info keys (portfolio_valuation)")
 
 
 PRESETS: Final[Mapping[str, type[TradingSource]]] = {

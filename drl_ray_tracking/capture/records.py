@@ -91,6 +91,7 @@ def _trading(columns: Any, labels: Mapping[str, str], conventions: Conventions |
         "position": columns.position,
         "price": columns.price,
         "fee": columns.fee,
+        "slippage": columns.slippage,
         "timestamp": columns.timestamp,
         "traded": columns.traded,
         "leverage": columns.leverage,

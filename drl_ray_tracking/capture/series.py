@@ -60,6 +60,8 @@ def _trace(record: EpisodeRecord, steps: EpisodeSteps | None) -> Columns:
     found: dict[str, Any] = {}
     if record.leverage is not None:
         found["leverage"] = record.leverage
+    if record.slippage is not None:
+        found["slippage"] = record.slippage
     if steps is not None:
         for name in sorted(record.reward_components)[:TRACED_COMPONENTS]:
             found[f"reward/{name}"] = component_bars(steps, name)
@@ -82,7 +84,7 @@ def series_table(episodes: Sequence[Columns], *, iteration: int, step: int) -> p
 
     Columns: iteration, step (lifetime env steps of the weights), episode, symbol, window, split, fold,
     agent, periods_per_year, bar, timestamp (epoch seconds, or text), equity, price, position, fee, reward, action;
-    then, where an episode has them, leverage, reward/<component> and action/<dimension> (missing for the others).
+    then, where an episode has them, leverage, slippage, reward/<component> and action/<dimension> (missing for others).
     """
     import pyarrow as pa
 

@@ -17,23 +17,25 @@ from drl_ray_tracking.errors import EpisodeError
 from drl_ray_tracking.names import finite
 
 _PER_MARK: Final = ("equity", "price", "timestamp")
-_PER_STEP: Final = ("position", "fee", "traded", "leverage")
+_PER_STEP: Final = ("position", "fee", "slippage", "traded", "leverage")
+_RARE: Final = ("slippage", "leverage")  # environments that have them say so to the end; the others need no search
 
 
 @dataclass(frozen=True)
 class TradingColumns:
     """What a source found in an episode of T steps.
 
-    `equity`, `price` and `timestamp` have T + 1 entries (the reset's first); `position`, `fee`, `traded` and
-    `leverage` have T: what was held during the bar, paid and traded in the step, and exposure as a multiple of
-    equity. `source` says where the columns came from, `problems` what was looked for in vain: each counts as an
-    error, the rest is used.
+    `equity`, `price` and `timestamp` have T + 1 entries (the reset's first); `position`, `fee`, `slippage`, `traded`
+    and `leverage` have T: what was held during the bar, paid, lost to a worse price and traded in the step, and
+    exposure as a multiple of equity. `source` says where the columns came from, `problems` what was looked for in
+    vain: each counts as an error, the rest is used.
     """
 
     equity: Any
     position: Any = None
     price: Any = None
     fee: Any = None
+    slippage: Any = None
     timestamp: Any = None
     traded: Any = None
     leverage: Any = None
@@ -64,6 +66,7 @@ class KeyMap:
     position: str = "position"
     price: str = "price"
     fee: str = "fee"
+    slippage: str = "slippage"
     timestamp: str = "timestamp"
     traded: str = "traded"
     leverage: str = "leverage"
@@ -78,13 +81,12 @@ class KeyMap:
         columns: dict[str, Any] = {
             name: steps.column(getattr(self, name), skip_reset=name in _PER_STEP)
             for name in (*_PER_MARK, *_PER_STEP)
-            # Few environments have leverage: those that do say it to the end, and the others need no search.
-            if name != "leverage" or self.leverage in steps.last_info
+            if name not in _RARE or getattr(self, name) in steps.last_info
         }
         if columns["equity"] is None:
             raise EpisodeError(self._missing("equity", steps))
         periods = _periods(steps, self.periods_per_year)
-        found = {"leverage": None, **columns, "periods_per_year": periods}
+        found = {**dict.fromkeys(_RARE), **columns, "periods_per_year": periods}
         return TradingColumns(
             **columns,
             periods_per_year=periods,

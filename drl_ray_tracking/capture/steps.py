@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from drl_ray_tracking.capture.actions import UNCHANGED, SentActions
 from drl_ray_tracking.capture.environment import NOWHERE, Environment
 
 _NOTHING: Final[Mapping[str, Any]] = {}
@@ -27,7 +28,8 @@ class EpisodeSteps:
     """An episode of T steps.
 
     `infos` has T + 1 entries, the reset's first; a missing info is an empty mapping. `rewards` has shape
-    (T,), `actions` T entries, or none where the actions have no plain form (Dict and Tuple spaces).
+    (T,), `actions` T entries, as the environment was given them, or none where they have no plain form (Dict and Tuple
+    spaces).
     `environment` answers what infos do not say.
     """
 
@@ -63,19 +65,28 @@ class EpisodeSteps:
             return [info.get(key) for info in infos] if any(key in info for info in infos) else None
 
 
-def steps_of(chunks: Sequence[Any], environment: Environment = NOWHERE) -> EpisodeSteps:
+def steps_of(
+    chunks: Sequence[Any],
+    environment: Environment = NOWHERE,
+    sent: SentActions = UNCHANGED,
+    appended: Sequence[int] | None = None,
+) -> EpisodeSteps:
     """Joins the chunks of one RLlib `SingleAgentEpisode`, in time order.
 
     Args:
         chunks: `[*prev_episode_chunks, episode]`.
         environment: the environment it ran in.
+        sent: how its actions were changed on the way to the environment.
+        appended: how many artificial steps each chunk has at its end; None finds out by where the next one starts.
     """
+    if appended is None:
+        appended = [*map(_is_lengthened, chunks, chunks[1:]), 0]
     infos: list[Any] = []
     rewards: list[Any] = []
     actions: list[Any] = []
     plain = True
-    for index, chunk in enumerate(chunks):
-        length = len(chunk) - _is_lengthened(chunk, chunks[index + 1] if index + 1 < len(chunks) else None)
+    for index, (chunk, surplus) in enumerate(zip(chunks, appended, strict=True)):
+        length = len(chunk) - surplus
         found = chunk.get_infos()[: length + 1]
         infos.extend(found if index == 0 else found[1:])
         rewards.extend(chunk.get_rewards()[:length])
@@ -87,16 +98,16 @@ def steps_of(chunks: Sequence[Any], environment: Environment = NOWHERE) -> Episo
     return EpisodeSteps(
         infos=[info if type(info) is dict or isinstance(info, Mapping) else _NOTHING for info in infos],
         rewards=np.asarray(rewards, dtype=np.float64),
-        actions=actions if plain else [],
+        actions=sent(actions, last.action_space) if plain else [],
         terminated=bool(last.is_terminated),
-        truncated=bool(last.is_truncated),
+        truncated=bool(last.is_truncated) and not appended[-1],  # the learner says so of what it has lengthened
         environment=environment,
     )
 
 
 def _is_lengthened(chunk: Any, following: Any) -> bool:
     """Tells a chunk to which the learner has appended its step: the next one starts a step before its end."""
-    return following is not None and len(following) > 0 and following.t_started == chunk.t_started + len(chunk) - 1
+    return len(following) > 0 and following.t_started == chunk.t_started + len(chunk) - 1
 
 
 def _is_composite(actions: Any) -> bool:
@@ -109,20 +120,25 @@ def is_multi_agent(episode: Any) -> bool:
     return hasattr(episode, "agent_episodes")
 
 
-def agent_steps_of(chunks: Sequence[Any], environment: Environment = NOWHERE) -> list[EpisodeSteps]:
+def agent_steps_of(
+    chunks: Sequence[Any], environment: Environment = NOWHERE, sent: SentActions = UNCHANGED
+) -> list[EpisodeSteps]:
     """Joins the chunks of one RLlib `MultiAgentEpisode` into the steps of each agent, by agent id.
 
     An agent's steps are its own: T differs between agents. An agent that is in the episode when the whole
     of it ends, ends with it. Agents that never stepped are left out. Labels: `agent` and `module`.
     """
-    by_agent: dict[Any, list[Any]] = {}
-    for chunk in chunks:
-        for agent, part in chunk.agent_episodes.items():
-            by_agent.setdefault(agent, []).append(part)
     last = chunks[-1]
+    by_agent: dict[Any, list[tuple[Any, int]]] = {}
+    for chunk in chunks:
+        # An agent may have no later chunk to compare with; but each time, the learner appends to the id as well.
+        surplus = str(chunk.id_).removeprefix(str(last.id_)).count("_")
+        for agent, part in chunk.agent_episodes.items():
+            by_agent.setdefault(agent, []).append((part, surplus if len(part) > surplus else 0))
     found = []
     for agent in sorted(by_agent, key=str):
-        steps = steps_of(by_agent[agent], environment)
+        parts, appended = zip(*by_agent[agent], strict=True)
+        steps = steps_of(parts, environment, sent, appended)
         if not steps.length:
             continue
         done = steps.terminated or steps.truncated

@@ -26,11 +26,16 @@ def one_per_window(measured: Sequence[Measured], *, expected: int | None) -> Win
 
     Args:
         measured: the episodes, in any order; which of a repeated window's is kept does not depend on it.
-        expected: how many windows there are, where that is known.
+        expected: how many windows there are. Where nobody said that an evaluation enumerates windows, what an
+            environment calls `window` may be anything: then only what is the same episode twice counts once.
     """
     kept: list[Measured] = []
     for item in sorted(measured, key=lambda item: item.order):
-        if not item.window or not kept or kept[-1].window != item.window:
+        if not item.window or not kept or not _is_repetition(item, kept[-1], named=expected is not None):
             kept.append(item)
     missing = max(0, expected - len(kept)) if expected is not None else 0
     return Windows(kept, len(measured) - len(kept), missing)
+
+
+def _is_repetition(item: Measured, kept: Measured, *, named: bool) -> bool:
+    return item.window == kept.window if named else item.order == kept.order

@@ -56,7 +56,7 @@ class CustomState:
             return cls(metric, None, False, errors + 1)
 
     def describe(self, name: str, table: KpiTable) -> None:
-        """Enters the metric's numbers; ours win where a key is taken, and what fails is counted."""
+        """Enters the metric's numbers; ours win where a key is taken, undefined or not, and what fails is counted."""
         errors = self.errors
         numbers: dict[str, float] = {}
         if self.known:
@@ -65,7 +65,7 @@ class CustomState:
             except Exception:  # noqa: BLE001 - as above
                 errors += 1
         for key, value in numbers.items():
-            if key in table.values:
+            if table.has(key):
                 table.count_undefined(name, "name_taken")
             else:
                 table.put(key, value)

@@ -11,7 +11,7 @@ import numpy as np
 from drl_ray_tracking.episodes.record import EpisodeRecord
 from drl_ray_tracking.errors import EpisodeError
 
-_PER_STEP = ("actions", "position", "fee", "traded")
+_PER_STEP = ("actions", "position", "fee", "slippage", "traded", "leverage")
 _PER_MARK = ("equity", "price", "timestamp")
 
 

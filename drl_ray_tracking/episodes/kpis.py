@@ -53,6 +53,10 @@ class KpiTable:
         else:
             self.count_undefined(key, OVERFLOW.reason)
 
+    def has(self, key: str) -> bool:
+        """Tells whether a KPI has a value or is undefined for some reason."""
+        return key in self.values or any(name.startswith(f"undefined/{key}/") for name in self.values)
+
     def count_undefined(self, key: str, reason: str, count: int = 1) -> None:
         """Adds to the count of one reason; a count of zero leaves no trace."""
         if count:

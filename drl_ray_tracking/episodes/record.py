@@ -29,7 +29,7 @@ class Trade:
     Attributes:
         entry_time, exit_time: timestamps of the marks it began and ended at, where known.
         direction: +1 long, -1 short.
-        pnl: net of fees, account currency.
+        pnl: net of fees and slippage, account currency.
         fees: account currency.
         bars: holding time in bars.
     """
@@ -43,7 +43,7 @@ class Trade:
 
 
 # Name of each trading array -> how many entries it has beyond `length`.
-_TRADING_ARRAYS = {"equity": 1, "position": 0, "price": 1, "fee": 0, "traded": 0, "leverage": 0}
+_TRADING_ARRAYS = {"equity": 1, "position": 0, "price": 1, "fee": 0, "slippage": 0, "traded": 0, "leverage": 0}
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +64,7 @@ class EpisodeRecord:
         position: (T,) signed exposure held during each bar, as fraction or units.
         price: (T + 1,) of the traded instrument; buying and holding it is the benchmark.
         fee: (T,) currency paid by each step.
+        slippage: (T,) currency each step lost to a worse price, where the environment tells it apart.
         timestamp: (T + 1,) numbers, dates or strings.
         traded: (T,) notional traded by each step, currency.
         leverage: (T,) exposure during each bar as a multiple of equity, where the environment tells it apart.
@@ -85,6 +86,7 @@ class EpisodeRecord:
     position: NDArray[np.float64] | None = None
     price: NDArray[np.float64] | None = None
     fee: NDArray[np.float64] | None = None
+    slippage: NDArray[np.float64] | None = None
     timestamp: NDArray[Any] | None = None
     traded: NDArray[np.float64] | None = None
     leverage: NDArray[np.float64] | None = None
@@ -135,16 +137,21 @@ class EpisodeRecord:
     def _round_trips(self) -> RoundTrips | None:
         if self.position is None or self.equity is None:
             return None
-        return trips_on_path(EquityPath.of(self.equity), self.position, self.fee)
+        return trips_on_path(EquityPath.of(self.equity), self.position, self.fee, self.slippage)
 
 
-def trips_on_path(path: EquityPath, position: NDArray[np.float64], fee: NDArray[np.float64] | None) -> RoundTrips:
+def trips_on_path(
+    path: EquityPath,
+    position: NDArray[np.float64],
+    fee: NDArray[np.float64] | None,
+    slippage: NDArray[np.float64] | None,
+) -> RoundTrips:
     """Derives round trips over the usable part of a path; a ruin closes what is open."""
     bars = path.bars
-    paid = None if fee is None else fee[:bars]
+    paid, lost = (None if column is None else column[:bars] for column in (fee, slippage))
     # Absurd exposures or fees may overflow; a pnl that is not finite is counted where trades are measured.
     with np.errstate(all="ignore"):
-        return round_trips(position[:bars], path.equity, paid, liquidated=path.ruined and bars > 0)
+        return round_trips(position[:bars], path.equity, paid, lost, liquidated=path.ruined and bars > 0)
 
 
 def closed_trades(

@@ -30,7 +30,7 @@ from drl_ray_tracking.episodes.symbols import SymbolStats, SymbolTable
 from drl_ray_tracking.episodes.trades import TRADE_KPIS, TradeStats
 
 _KEY_BYTES = 16
-_ARRAYS = ("actions", "equity", "position", "price", "fee", "timestamp", "traded")
+_ARRAYS = ("actions", "equity", "position", "price", "fee", "slippage", "timestamp", "traded", "leverage")
 
 
 class _Mergeable(Protocol):
@@ -149,7 +149,7 @@ def _with_trading(summary: EpisodeSummary, record: EpisodeRecord, equity: np.nda
     if record.trades is not None:
         trades = TradeStats.of(record.trades)
     elif record.position is not None:
-        trades = TradeStats.of_round_trips(trips_on_path(path, record.position, record.fee))
+        trades = TradeStats.of_round_trips(trips_on_path(path, record.position, record.fee, record.slippage))
     symbols = SymbolTable.of(record, SymbolStats.of(bars, paths, trades))
     return replace(summary, returns=bars, paths=paths, trades=trades, symbols=symbols)
 

@@ -17,7 +17,7 @@ from drl_ray_tracking.markets.datasets import MarketSegment
 _NAMESPACE: Final = b"drl_ray_tracking"
 _PREFIX: Final = "segment:"
 _opened: dict[str, MarketSegment] = {}  # this process's views
-_kept: dict[str, Any] = {}  # the driver's references: what nobody refers to is evicted
+_kept: dict[bytes, Any] = {}  # the driver's references: what nobody refers to is evicted
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,9 +56,7 @@ class SharedSegment:
             from ray import cloudpickle
             from ray.experimental.internal_kv import _internal_kv_get
 
-            held = (
-                _internal_kv_get((_PREFIX + self.key).encode(), namespace=_NAMESPACE) if ray.is_initialized() else None
-            )
+            held = _internal_kv_get(_name(self.key), namespace=_NAMESPACE) if ray.is_initialized() else None
             if held is None:
                 raise DataError(
                     f"the bars of {self!r} are not in the object store: this Ray was not given them. A sweep that is "
@@ -83,10 +81,10 @@ def share(segment: MarketSegment, tags: Mapping[str, str]) -> SharedSegment:
     from ray.experimental.internal_kv import _internal_kv_put
 
     key = _digest(segment)
-    name = (_PREFIX + key).encode()
-    if key not in _kept or not _is_held(name):
-        _kept[key] = ray.put(segment)
-        pickled: bytes = cloudpickle.dumps(_kept[key])  # type: ignore[no-untyped-call]
+    name = _name(key)
+    if name not in _kept or not _is_held(name):
+        _kept[name] = ray.put(segment)
+        pickled: bytes = cloudpickle.dumps(_kept[name])  # type: ignore[no-untyped-call]
         _internal_kv_put(name, pickled, overwrite=True, namespace=_NAMESPACE)
     _opened[key] = segment
     return SharedSegment(key, segment.symbol, segment.split, segment.fold, len(segment), dict(tags))
@@ -95,6 +93,13 @@ def share(segment: MarketSegment, tags: Mapping[str, str]) -> SharedSegment:
 def opened(segments: Sequence[Any]) -> tuple[Any, ...]:
     """Returns segments with those in the object store opened, the others as they are."""
     return tuple(one.open() if isinstance(one, SharedSegment) else one for one in segments)
+
+
+def _name(key: str) -> bytes:
+    """Returns what a segment of this job is found by: an object ends with the driver that put it there."""
+    import ray
+
+    return f"{_PREFIX}{ray.get_runtime_context().get_job_id()}:{key}".encode()
 
 
 def _is_held(name: bytes) -> bool:

@@ -18,7 +18,7 @@ from drl_ray_tracking.markets.data import PriceSeries
 from drl_ray_tracking.markets.datasets import SPLITS, SplitDataSet
 from drl_ray_tracking.markets.features import FeatureConfig, price_features
 
-Moment = str | dt.date | pd.Timestamp
+Moment = str | int | dt.date | pd.Timestamp
 _MINIMUM_BARS: Final = 2  # one bar is earned between two closes
 _DEFAULT_FEATURES: Final = FeatureConfig()
 _DAY: Final = pd.Timedelta(days=1)
@@ -89,8 +89,8 @@ def date_range_split(
     Args:
         prices: the series.
         ranges: {"train": [start, end], "validation": [start, end], "test": [start, end]}; both ends belong
-            to the range, an end that is a day without a time includes the whole day; UTC where no zone is
-            given.
+            to the range, an end that is a day, a month (2016-01) or a year includes the whole of it; UTC where no
+            zone is given.
         embargo: bars of the series that must lie between neighbouring pieces.
         features: which feature columns the frames carry.
 
@@ -147,7 +147,8 @@ def walk_forward_folds(
     """Cuts a series into folds whose test windows follow each other without gap or overlap.
 
     Fold k is train | embargo | validation | embargo | test; the next fold lies `test_bars` later. The last
-    test window ends at the series' last bar, so that bars that fit into no fold are the oldest.
+    test window ends at the series' last bar, so that bars that fit into no fold are the oldest. The move from the
+    last bar of a test window to the first of the next is earned in neither: an account starts flat at the first.
 
     Args:
         prices: the series.
@@ -238,31 +239,29 @@ def _parsed_range(split: str, given: Sequence[Moment], problems: list[str]) -> t
         problems.append(f"{split} is {given!r}; [start, end] is needed")
         return None
     try:
-        start, end = (_utc(moment) for moment in given)
+        start, end = _utc(given[0]), _utc(given[1], last=True)
     except (ValueError, TypeError) as error:
         problems.append(f"{split} is {list(given)!r}; two ISO 8601 dates are needed ({error})")
         return None
-    if _is_day(given[1]):
-        end = end + _DAY - _TICK
     if end < start:
         problems.append(f"{split} ends {end}, before its start {start}")
         return None
     return start, end
 
 
-def _utc(moment: Moment) -> pd.Timestamp:
+def _utc(moment: Moment, *, last: bool = False) -> pd.Timestamp:
+    """Returns a moment in UTC; of a day, a month or a year its first, or its last."""
+    if isinstance(moment, int):  # YAML's reading of a year
+        moment = str(moment)
     # An explicit ISO format: "01.02.2016" has two meanings and is refused.
     stamp = pd.to_datetime(moment, format="ISO8601") if isinstance(moment, str) else pd.Timestamp(moment)
     if pd.isna(stamp):
         raise ValueError(f"{moment!r} is no date")
+    if last and isinstance(moment, str) and len(moment.strip()) <= len("2016-01-31"):
+        stamp = pd.Period(moment.strip()).end_time
+    elif last and not isinstance(moment, (str, dt.datetime)):
+        stamp = stamp + _DAY - _TICK
     return stamp.tz_convert("UTC").tz_localize(None) if stamp.tz is not None else stamp
-
-
-def _is_day(moment: Moment) -> bool:
-    """Whether a moment is a day without a time; YAML turns such a day into a `datetime.date`."""
-    if isinstance(moment, str):
-        return len(moment.strip()) <= len("2016-01-31")
-    return not isinstance(moment, dt.datetime)
 
 
 def _check_whole(name: str, value: object, least: int, problems: list[str]) -> None:

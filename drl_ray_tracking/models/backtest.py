@@ -14,7 +14,10 @@ class Acting(Protocol):
     """What can be backtested: `Policy`, or anything that acts step by step."""
 
     def play(self, slots: int = 1) -> Any:
-        """Returns something whose `act([observation])` gives `[action]`, from the first observation on."""
+        """Returns something whose `act([observation], rewards)` gives `[action]`, from the first observation on.
+
+        `rewards` is None at first, then `[reward]` of the action before, for policies that look at it.
+        """
         ...
 
 
@@ -53,10 +56,12 @@ def backtest_env(
     for _ in range(windows):
         observation, _ = env.reset()
         player = policy.play()
+        rewards: list[float] | None = None
         done = False
         while not done:
-            (action,) = player.act([observation])
-            observation, _, terminated, truncated, _ = env.step(action)
+            (action,) = player.act([observation], rewards)
+            observation, reward, terminated, truncated, _ = env.step(action)
+            rewards = [float(reward)]
             done = bool(terminated or truncated)
     env.close()  # type: ignore[no-untyped-call]  # gymnasium's
     return Backtest(env.summary.compute(), tuple(records))

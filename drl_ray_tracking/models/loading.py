@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 _CHECKPOINT_FILE: Final = "rllib_checkpoint.json"
+_SHOWN: Final = 5  # checkpoints, where there is more than one
 _MLFLOW: Final = ("models:", "runs:", "mlflow-artifacts:")
 
 
@@ -82,7 +83,7 @@ def fetch_checkpoint(model: str | Path, scratch: Path, *, tracking_uri: str | No
     """Returns a local folder with the model's checkpoint; fetches it into `scratch` where it is elsewhere.
 
     Raises:
-        ConfigurationError: there is no such model, or no checkpoint of RLlib's in it.
+        ConfigurationError: there is no such model, no checkpoint of RLlib's in it, or more than one.
     """
     text = str(model)
     if text.startswith(_MLFLOW):
@@ -93,12 +94,17 @@ def fetch_checkpoint(model: str | Path, scratch: Path, *, tracking_uri: str | No
         folder = Path(text).expanduser().resolve()
     if not folder.is_dir():
         raise ConfigurationError(f"there is no folder {folder} to load a checkpoint from")
-    inside = sorted(path.parent for path in folder.rglob(_CHECKPOINT_FILE))
+    described = {path.parent for path in folder.rglob(_CHECKPOINT_FILE)}  # a checkpoint, and each of its parts
+    inside = sorted(path for path in described if described.isdisjoint(path.parents))
     if not inside:
         raise ConfigurationError(
             f"{text} holds no checkpoint of an RLlib algorithm (a folder with {_CHECKPOINT_FILE}): give a checkpoint "
             "that `Algorithm.save_to_path` or Tune wrote, or a model that was made of one"
         )
+    if len(inside) > 1:
+        found = ", ".join(str(path.relative_to(folder)) for path in inside[:_SHOWN])
+        more = f" and {len(inside) - _SHOWN} more" if len(inside) > _SHOWN else ""
+        raise ConfigurationError(f"{text} holds {len(inside)} checkpoints ({found}{more}): give one of them")
     return inside[0]
 
 

@@ -77,8 +77,8 @@ class Policy:
 
         Args:
             observations: (n, ...) array, each row the first of an episode of its own; of a recurrent policy
-                the consecutive observations of one episode. With several agents, a mapping of agent id to
-                such arrays, all of the same n.
+                the consecutive observations of one episode. For a Dict space also a mapping of its keys to such
+                arrays. With several agents, a mapping of agent id to such arrays. All are of the same n.
 
         Returns:
             (n, ...) array of the action space's dtype, or a mapping of agent id to such arrays.
@@ -101,20 +101,18 @@ class Policy:
         }
 
     def _rows(self, observations: Any) -> list[Any]:
+        space = self.observation_space
         if not self.multi_agent:
-            return list(_checked(observations, self.observation_space, "observations"))
-        agents = list(self.observation_space.spaces)
+            if isinstance(observations, Mapping) and hasattr(space, "spaces"):
+                if missing := [key for key in space.spaces if key not in observations]:
+                    raise TrackingError(f"observations lack {missing}; each is a mapping with {list(space.spaces)}")
+                return _zipped(observations, space)
+            return list(_checked(observations, space, "observations"))
+        agents = list(space.spaces)
         if not isinstance(observations, Mapping) or not set(observations) <= set(agents):
             given = list(observations) if isinstance(observations, Mapping) else type(observations).__name__
             raise TrackingError(f"observations must map agents to arrays; agents are {agents}, given {given}")
-        columns = {
-            agent: _checked(column, self.observation_space[agent], f"observations[{agent!r}]")
-            for agent, column in observations.items()
-        }
-        counts = {agent: len(column) for agent, column in columns.items()}
-        if len(set(counts.values())) > 1:
-            raise TrackingError(f"every agent needs the same number of observations but got {counts}")
-        return [{agent: column[row] for agent, column in columns.items()} for row in range(min(counts.values()))]
+        return _zipped(observations, space)
 
 
 class Player:
@@ -195,7 +193,7 @@ class Player:
                 rewards=dict.fromkeys(observation, reward),
                 extra_model_outputs={
                     agent: {key: values[agent] for key, values in extra.items() if agent in values}
-                    for agent in observation
+                    for agent in action  # one that is not seen next needs its memory when it is seen again
                 },
             )
         else:
@@ -208,6 +206,21 @@ def _maps_agents(connector: Any) -> bool:
 
 def _stacked(actions: Sequence[Any], space: Any) -> Any:
     return np.stack([np.asarray(action) for action in actions]).astype(space.dtype, copy=False)
+
+
+def _zipped(columns: Mapping[Any, Any], space: Any) -> list[dict[Any, Any]]:
+    """Returns the rows of a batch that is given as columns.
+
+    Raises:
+        TrackingError: there is no such column, or they differ in length.
+    """
+    if unknown := [key for key in columns if key not in space.spaces]:
+        raise TrackingError(f"observations have {unknown}, which are not of {list(space.spaces)}")
+    checked = {key: _checked(column, space[key], f"observations[{key!r}]") for key, column in columns.items()}
+    counts = {key: len(column) for key, column in checked.items()}
+    if len(set(counts.values())) > 1:
+        raise TrackingError(f"each of the observations' arrays must have the same length but they have {counts}")
+    return [{key: column[row] for key, column in checked.items()} for row in range(min(counts.values(), default=0))]
 
 
 def _checked(given: Any, space: Any, name: str) -> Any:

@@ -17,7 +17,7 @@ from drl_ray_tracking.training.rules import Rules
 from drl_ray_tracking.training.yaml_file import read_mapping
 
 _EXPONENT: Final = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
-Moment = datetime.datetime | datetime.date | str
+Moment = datetime.datetime | datetime.date | str | int  # a year, as YAML reads it
 
 
 class _Part(BaseModel):

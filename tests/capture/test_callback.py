@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import pickle
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from ray import cloudpickle
 
 from drl_ray_tracking import names
 from drl_ray_tracking.capture import transport
-from drl_ray_tracking.capture.callback import CaptureSettings, EpisodeCapture
+from drl_ray_tracking.capture.callback import CaptureSettings, EpisodeCapture, learner_health
 from drl_ray_tracking.capture.measured import Measurement
 from drl_ray_tracking.capture.sources import FromCallable, KeyMap
 from drl_ray_tracking.episodes import EpisodeRecord
@@ -252,3 +253,17 @@ def test_a_worker_that_unpickles_the_callback_loads_nothing_of_the_driver() -> N
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("reported", "finite"),
+    [
+        ({"policy_loss": 0.1, "entropy": 1.0}, True),
+        ({"policy_loss": math.nan, "entropy": 1.0}, False),
+        ({"policy_loss": math.nan, "vf_loss": math.nan, "learning_rate": 1e-3, "steps_lifetime": 9}, False),
+        ({"policy_loss": math.nan, "vf_loss": math.nan, "learning_rate": math.nan, "steps_lifetime": 9}, True),
+    ],
+    ids=["sound", "one loss", "diverged", "not updated in this iteration"],
+)
+def test_losses_that_are_not_finite(reported: dict[str, float], finite: bool) -> None:
+    assert learner_health({"default_policy": reported, "__all_modules__": {}})[1] == finite

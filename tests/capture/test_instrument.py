@@ -11,6 +11,7 @@ from ray.rllib.callbacks.callbacks import RLlibCallback
 
 from drl_ray_tracking.capture.callback import EpisodeCapture
 from drl_ray_tracking.capture.instrument import instrument
+from drl_ray_tracking.episodes.under_water import TimeUnderWater
 from drl_ray_tracking.errors import ConfigurationError
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -85,12 +86,13 @@ def test_every_problem_is_named_at_once() -> None:
         instrument(
             PPOConfig(),
             objective="eval/trading/sharpe",
-            metrics=[object()],
+            metrics=[object(), TimeUnderWater(), TimeUnderWater()],
             evaluation_windows=0,  # type: ignore[list-item]
         )
     for part in (
         "needs evaluations, but evaluation_interval is",
         "is no EpisodeMetric: it lacks name, empty, of, merge, compute",
+        "more than one metric named time_under_water",
         "evaluation_windows=0 must be at least 1",
     ):
         assert part in str(caught.value)

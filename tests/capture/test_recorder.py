@@ -13,6 +13,8 @@ from drl_ray_tracking.capture.measured import Measurement, kpis
 from drl_ray_tracking.capture.recorder import RecordEpisodes, RecordVectorEpisodes, infos_by_env
 from drl_ray_tracking.episodes import EpisodeRecord, EpisodeSummary
 from drl_ray_tracking.errors import ConfigurationError
+from drl_ray_tracking.markets.datasets import MarketSegment
+from drl_ray_tracking.training import TradingEnv
 from tests.capture.episodes import OBSERVATIONS, chunks_of, market
 
 LENGTHS = (4, 7, 3)
@@ -216,3 +218,32 @@ def test_vectorised_infos_come_apart() -> None:
         "shared": "not per environment",
     }
     assert infos_by_env(vector, 2) == [{"equity": 1.0}, {"final_info": {"x": 5}}]
+
+
+FLAT_LONG_SHORT = (0.0, 1.0, -1.0)
+
+
+def traded(targets: tuple[int, ...], **cost: float) -> EpisodeRecord:
+    """Two bars of each target in turn, on a market that rises now and then; flat in the end."""
+    bars = 41
+    price = 100.0 * np.cumprod(1.0 + np.where(np.arange(bars) % 4 == 1, 0.015, 0.0))
+    segment = MarketSegment("X", 86_400.0 * np.arange(bars), price, np.zeros((bars, 0), np.float32), 252.0)
+    env = RecordEpisodes(TradingEnv({"segments": [segment], "positions": FLAT_LONG_SHORT, **cost}))
+    env.reset()
+    for t in range(bars - 1):
+        env.step(targets[t // 2 % len(targets)] if t < bars - 3 else 0)
+    assert env.last_record is not None
+    return env.last_record
+
+
+@pytest.mark.parametrize("targets", [(0, 1), (1, 2), (0, 2, 1)], ids=["long-flat", "flips", "both"])
+@pytest.mark.parametrize("cost", [{"fee": 0.01}, {"fee": 0.0, "slippage": 0.01}, {"fee": 0.004, "slippage": 0.006}])
+def test_trades_are_net_of_every_cost(cost: dict[str, float], targets: tuple[int, ...]) -> None:
+    """What they won and lost is what the account did, whatever a cost is called."""
+    record = traded(targets, **cost)
+    trades = record.closed_trades()
+    assert trades and record.open_trades == 0 and record.equity is not None and record.fee is not None
+    assert sum(trade.pnl for trade in trades) == pytest.approx(record.equity[-1] - record.equity[0])
+    assert sum(trade.fees for trade in trades) == pytest.approx(record.fee.sum())
+    as_fees = traded(targets, fee=0.01).closed_trades() or ()
+    assert [trade.pnl for trade in trades] == pytest.approx([trade.pnl for trade in as_fees])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ray.rllib.connectors.learner import AddOneTsToEpisodesAndTruncate
 from ray.rllib.env.multi_agent_episode import MultiAgentEpisode
 
 from drl_ray_tracking.capture.steps import agent_steps_of, steps_of
@@ -72,9 +73,19 @@ def test_box_actions_keep_their_rows() -> None:
     assert np.array_equal(np.asarray(steps.actions), np.stack(actions))
 
 
-@pytest.mark.parametrize("cuts", [(), (2,), (4,), (1, 3, 5)])
-def test_agents_of_a_multi_agent_episode(cuts: tuple[int, ...]) -> None:
-    found = agent_steps_of(multi_agent_chunks(cuts=cuts))
+def learned(chunks: list[Any]) -> list[Any]:
+    """What an env runner, which drops idle agents, and a learner in its process leave of the earlier chunks."""
+    for chunk in chunks[:-1]:
+        for agent in [agent for agent, part in getattr(chunk, "agent_episodes", {}).items() if not len(part)]:
+            del chunk.agent_episodes[agent]
+        AddOneTsToEpisodesAndTruncate()(rl_module=None, episodes=[chunk], batch={}, shared_data={})
+    return chunks
+
+
+@pytest.mark.parametrize("prepared", [list, learned], ids=["sampled", "learned"])
+@pytest.mark.parametrize("cuts", [(), (2,), (4,), (5,), (1, 3, 5)])
+def test_agents_of_a_multi_agent_episode(cuts: tuple[int, ...], prepared: Any) -> None:
+    found = agent_steps_of(prepared(multi_agent_chunks(cuts=cuts)))
     assert [steps.labels for steps in found] == [
         {"agent": "a0", "module": "even"},
         {"agent": "a1", "module": "odd"},
@@ -87,8 +98,9 @@ def test_agents_of_a_multi_agent_episode(cuts: tuple[int, ...]) -> None:
         assert same(uncut, steps)
 
 
+@pytest.mark.parametrize("cut", [False, True])
 @pytest.mark.parametrize(("terminated", "truncated"), [(True, False), (False, True)])
-def test_an_agent_that_is_silent_at_the_end_ends_with_the_whole(terminated: bool, truncated: bool) -> None:
+def test_an_agent_that_is_silent_at_the_end_ends_with_the_whole(terminated: bool, truncated: bool, cut: bool) -> None:
     seen = np.zeros(2, np.float32)
     agents = ("a0", "a1")
     episode = MultiAgentEpisode(
@@ -99,10 +111,16 @@ def test_an_agent_that_is_silent_at_the_end_ends_with_the_whole(terminated: bool
     episode.add_env_reset(observations=dict.fromkeys(agents, seen))
     both: dict[str, Any] = dict.fromkeys(agents, 1)
     episode.add_env_step(dict.fromkeys(agents, seen), both, both)
+    chunks = [episode]
+    if cut:
+        chunks.append(episode.cut(len_lookback_buffer=1))
+        episode = learned([episode.to_numpy(), chunks[-1]])[-1]
     ends: dict[str, Any] = {"terminateds": {"__all__": terminated}, "truncateds": {"__all__": truncated}}
     episode.add_env_step({"a0": seen}, {"a0": 1}, {"a0": 1.0}, **ends)
     assert not episode.agent_episodes["a1"].is_done
-    found = agent_steps_of([episode])
+    if cut:
+        del episode.agent_episodes["a1"]  # as the env runner, where it did nothing
+    found = agent_steps_of(chunks)
     assert [(steps.length, steps.terminated, steps.truncated) for steps in found] == [
         (2, terminated, truncated),
         (1, terminated, truncated),
@@ -110,12 +128,9 @@ def test_an_agent_that_is_silent_at_the_end_ends_with_the_whole(terminated: bool
 
 
 def test_the_learners_artificial_step_is_not_the_episodes() -> None:
-    from ray.rllib.connectors.learner import AddOneTsToEpisodesAndTruncate
-
     infos = [{"t": t} for t in range(8)]
     expected = steps_of(chunks_of(infos))
-    chunks = chunks_of(infos, cuts=(3, 5))
-    AddOneTsToEpisodesAndTruncate()(rl_module=None, episodes=chunks[:-1], batch={}, shared_data={})
+    chunks = learned(chunks_of(infos, cuts=(3, 5)))
     assert [len(chunk) for chunk in chunks] == [4, 3, 2], "the connector lengthened what it was given, in place"
     joined = steps_of(chunks)
     assert joined.infos == expected.infos

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from drl_ray_tracking.episodes import EpisodeSummary
+from drl_ray_tracking.episodes import EpisodeRecord, EpisodeSummary
 from drl_ray_tracking.episodes.metric import check_metric_laws
 from drl_ray_tracking.episodes.summary import merge_all
 from drl_ray_tracking.episodes.under_water import TimeUnderWater
@@ -134,6 +134,22 @@ def test_a_metric_reaches_the_kpis_whatever_the_distribution(records):
     states = [TimeUnderWater().of(record) for record in records]
     expected = sum(s[0] for s in states) / sum(s[1] for s in states)
     assert merged.compute()["trading/time_under_water"] == expected
+
+
+class Usurper(TimeUnderWater):
+    """Gives numbers of its own under names of ours."""
+
+    def compute(self, state):
+        return {"trading/sharpe": 99.0, "trading/time_under_water": 1.0}
+
+
+def test_a_name_of_ours_is_taken_even_where_ours_is_undefined():
+    flat = EpisodeRecord(0.0, 3, equity=[100.0] * 4)
+    kpis = EpisodeSummary.of(flat, (Usurper(),)).compute()
+    assert "trading/sharpe" not in kpis
+    assert kpis["undefined/trading/sharpe/zero_variance"] == 1.0
+    assert kpis["undefined/time_under_water/name_taken"] == 1.0
+    assert kpis["trading/time_under_water"] == 1.0
 
 
 @pytest.mark.parametrize(("metric", "errors"), [(Raises(), 12), (RaisesInMerge(), 1), (RaisesInCompute(), 1)])

@@ -125,6 +125,21 @@ def test_a_day_at_the_end_includes_its_hours_a_time_does_not() -> None:
     assert bars_of(dataset, prices) == [range(48), range(48, 61), range(72, 78)]
 
 
+@pytest.mark.parametrize("years", [["2020", "2021", "2022"], [2020, 2021, 2022]], ids=["texts", "as YAML reads them"])
+def test_a_month_or_a_year_at_the_end_includes_all_of_it(years: list[Any]) -> None:
+    raw = pd.DataFrame({"close": np.arange(1.0, 1_097.0)}, index=pd.date_range("2020-01-01", periods=1_096, freq="D"))
+    prices = price_series(raw, symbol="X", timeframe="1d", periods_per_year=365)
+    whole = {split: [year, year] for split, year in zip(("train", "validation", "test"), years, strict=True)}
+    dataset = date_range_split(prices, whole, features=NO_FEATURES)
+    assert bars_of(dataset, prices) == [range(366), range(366, 731), range(731, 1_096)]
+    months = {"train": ["2020-01", "2020-02"], "validation": ["2020-03", "2020-03"], "test": ["2020-04", "2020-12"]}
+    assert bars_of(date_range_split(prices, months, features=NO_FEATURES), prices) == [
+        range(60),
+        range(60, 91),
+        range(91, 366),
+    ]
+
+
 @pytest.mark.parametrize(
     ("given", "embargo", "expected"),
     [
@@ -137,7 +152,7 @@ def test_a_day_at_the_end_includes_its_hours_a_time_does_not() -> None:
             0,
             ["wrong order: validation ends", "wrong order: test ends"],
         ),
-        (ranges(train=["2020-01-31", "2020-01-01"]), 0, ["train ends 2020-01-01 23:59:59.999999999, before its start"]),
+        (ranges(train=["2020-01-31", "2020-01-01"]), 0, ["train ends 2020-01-01 23:59:59.999999, before its start"]),
         (ranges(test=["2021-01-01", "2021-02-01"]), 0, ["test [2021-01-01", "holds 0 bars", "to 2020-02-29"]),
         (ranges(train=["01.02.2020", "2020-01-31"], extra=[1, 2]), 0, ["unknown range 'extra'", "two ISO 8601 dates"]),
         ({"train": "2020", "test": ["2020-01-01"]}, 0, ["train is '2020'", "no range for validation", "test is ["]),
