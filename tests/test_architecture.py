@@ -23,6 +23,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     "fingerprint": ({"names"}, set()),
     "episodes": ({"episodes", "errors", "names"}, {"numpy"}),
     "capture": ({"capture", "episodes", "errors", "names"}, {"gymnasium", "numpy"}),
+    "capture.actions": (set(), {"gymnasium", "numpy", "ray"}),
     "capture.callback": ({"capture", "episodes", "errors", "names"}, {"numpy", "ray"}),
     "capture.instrument": ({"capture", "episodes", "errors", "names"}, {"numpy", "ray"}),
     "capture.files": ({"errors", "names"}, {"pyarrow", "ray"}),
