@@ -25,7 +25,32 @@ from drl_ray_tracking.errors import ConfigurationError
 OnEpisode = Callable[[EpisodeRecord], None]
 
 
-class RecordEpisodes(gym.Wrapper[Any, Any, Any, Any]):
+class _Recorded:
+    """What both wrappers say of the episodes that have finished."""
+
+    _finished: _Finished
+
+    @property
+    def summary(self) -> EpisodeSummary:
+        """The episodes finished since the last `pop_summary`, merged; its KPIs are `summary.compute()`."""
+        return self._finished.summary()
+
+    @property
+    def last_record(self) -> EpisodeRecord | None:
+        """The record of the episode that finished last; None before the first."""
+        return self._finished.last_record
+
+    @property
+    def errors(self) -> int:
+        """How many errors were contained; each kind was logged once."""
+        return self._finished.errors.count
+
+    def pop_summary(self) -> EpisodeSummary:
+        """Returns `summary` and starts anew."""
+        return self._finished.pop()
+
+
+class RecordEpisodes(_Recorded, gym.Wrapper[Any, Any, Any, Any]):
     """Records every finished episode of one environment.
 
     An episode that is reset before its end is not recorded. A step after the end without a reset counts as
@@ -55,25 +80,6 @@ class RecordEpisodes(gym.Wrapper[Any, Any, Any, Any]):
         self._finished = _Finished(_measurement(trading, metrics, conventions), on_episode)
         self._path = _Path(SingleEnvironment(self.env))
 
-    @property
-    def summary(self) -> EpisodeSummary:
-        """The episodes finished since the last `pop_summary`, merged; its KPIs are `summary.compute()`."""
-        return self._finished.summary()
-
-    @property
-    def last_record(self) -> EpisodeRecord | None:
-        """The record of the episode that finished last; None before the first."""
-        return self._finished.last_record
-
-    @property
-    def errors(self) -> int:
-        """How many errors were contained; each kind was logged once."""
-        return self._finished.errors.count
-
-    def pop_summary(self) -> EpisodeSummary:
-        """Returns `summary` and starts anew."""
-        return self._finished.pop()
-
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets the environment; an unfinished episode is forgotten."""
         observation, info = self.env.reset(seed=seed, options=options)
@@ -92,7 +98,7 @@ class RecordEpisodes(gym.Wrapper[Any, Any, Any, Any]):
         return outcome
 
 
-class RecordVectorEpisodes(VectorWrapper):
+class RecordVectorEpisodes(_Recorded, VectorWrapper):
     """Records every finished episode of a gymnasium vector environment, in all of its autoreset modes.
 
     Arguments and results are those of `RecordEpisodes`. The mode is read off the environment's metadata
@@ -114,25 +120,6 @@ class RecordVectorEpisodes(VectorWrapper):
         self._same_step = (env.metadata or {}).get("autoreset_mode") == AutoresetMode.SAME_STEP
         self._finished = _Finished(_measurement(trading, metrics, conventions), on_episode)
         self._paths = [_Path(VectorSlot(env, index)) for index in range(env.num_envs)]
-
-    @property
-    def summary(self) -> EpisodeSummary:
-        """The episodes finished since the last `pop_summary`, merged; its KPIs are `summary.compute()`."""
-        return self._finished.summary()
-
-    @property
-    def last_record(self) -> EpisodeRecord | None:
-        """The record of the episode that finished last; None before the first."""
-        return self._finished.last_record
-
-    @property
-    def errors(self) -> int:
-        """How many errors were contained; each kind was logged once."""
-        return self._finished.errors.count
-
-    def pop_summary(self) -> EpisodeSummary:
-        """Returns `summary` and starts anew."""
-        return self._finished.pop()
 
     def reset(self, *, seed: Any = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Resets the environments, or those that `options["reset_mask"]` names; what was unfinished is forgotten."""
