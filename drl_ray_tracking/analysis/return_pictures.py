@@ -10,6 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from drl_ray_tracking.analysis.bars import bars_of
 from drl_ray_tracking.analysis.canvas import drawable, new_figure, percent, single_axes, style, title
 from drl_ray_tracking.analysis.equity import EquityCurve, equity_curves
 from drl_ray_tracking.analysis.inputs import FloatArray, is_flat
@@ -71,12 +72,12 @@ def _bar_returns(bars: pd.DataFrame) -> tuple[FloatArray, FloatArray, int]:
     """Returns the agent's returns where it held something, the market's of the same bars, and how many were flat."""
     earned, market, flat = [], [], 0
     for trace in traces(bars):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            own, hold = (levels[1:] / levels[:-1] - 1.0 for levels in (trace.equity, trace.price))
-        known = np.isfinite(trace.position)
-        held = (trace.position != 0.0) | ~known
-        flat += int((~held).sum())
-        earned.append(own[held & np.isfinite(own)])
+        found = bars_of(trace.equity)
+        held = found.totals(np.where(trace.position == 0.0, 0.0, 1.0)) > 0.0  # an unknown position may be one
+        counted = slice(found.counted)
+        flat += int((~held[counted]).sum())
+        earned.append(found.returns[counted][held[counted]])
+        hold = found.changes(trace.price)
         market.append(hold[np.isfinite(hold)])
     return np.concatenate(earned or [np.empty(0)]), np.concatenate(market or [np.empty(0)]), flat
 
