@@ -33,6 +33,20 @@ def weights_step(runs: RunSet, run_id: str, step: int) -> int:
     return int(scored.iloc[-1]) if len(scored) else step
 
 
+def values_by_weights(runs: RunSet, metric: str, run_id: str) -> pd.Series[float]:
+    """Returns a run's defined values of a metric by the env steps of the weights that they are of; index `step`.
+
+    A training metric, and one of a run that does not say which weights were scored, is taken at its own steps.
+    """
+    values, marker = runs.run_history(metric, run_id).dropna(), runs.evaluation_marker
+    if marker is None or not is_evaluated(metric):
+        return values
+    own = pd.Series(values.index, index=values.index, dtype="float64")
+    scored = runs.run_history(marker, run_id).reindex(values.index).fillna(own)
+    values = values.set_axis(pd.Index(scored.astype("int64"), name="step"))
+    return values[~values.index.duplicated(keep="last")]
+
+
 def evaluation_of(runs: RunSet, metric: str, run_id: str, step: int) -> pd.DataFrame:
     """Returns the bars of the evaluation that a run's value of a metric at an env step is of.
 
@@ -77,12 +91,13 @@ def _of_one_agent(series: pd.DataFrame, metric: str) -> pd.DataFrame:
             f"its bars are those of {len(agents)} agents on one market ({', '.join(agents[:5])}), and {metric} is of "
             f"none of them alone: compare on a metric of one agent, such as eval/agent/{agents[0]}/trading/sharpe"
         )
-    return series.loc[owners == named[0]]
+    own: pd.DataFrame = series[owners == named[0]]
+    return own
 
 
 def _once(series: pd.DataFrame) -> pd.DataFrame:
     """Leaves out episodes that repeat an earlier one of their evaluation bar by bar."""
-    if not series.duplicated([*_EVALUATION, "bar"]).any():
+    if not (series["episode"] != series["episode"].iloc[:1].max()).any():
         return series
     told = [column for column in _TOLD_APART_BY if column in series]
     hashes = pd.util.hash_pandas_object(series[told], index=False)
