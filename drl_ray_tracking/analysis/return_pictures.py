@@ -15,6 +15,7 @@ from drl_ray_tracking.analysis.canvas import drawable, new_figure, percent, sing
 from drl_ray_tracking.analysis.equity import EquityCurve, equity_curves
 from drl_ray_tracking.analysis.inputs import FloatArray, is_flat
 from drl_ray_tracking.analysis.palette import COLOURS, FAINT, INK, MUTED
+from drl_ray_tracking.analysis.selection import skewness_and_kurtosis
 from drl_ray_tracking.analysis.trace import traces
 from drl_ray_tracking.errors import DataError
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 _TAIL: Final = 0.05  # value at risk and expected shortfall are of the worst such share of bars
 _CUT: Final = 0.005  # of the bars at either end are drawn in the outermost bins
 _PANELS: Final = 6
+_SHAPE: Final = (("skewness", 2), ("kurtosis", 1))
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _GOOD_AND_BAD: Final = LinearSegmentedColormap.from_list("returns", [COLOURS[1], "#FFFFFF", COLOURS[0]])
 
@@ -115,12 +117,11 @@ def _moments(axes: Axes, earned: FloatArray, market: FloatArray) -> None:
     columns = [("agent", earned, COLOURS[0])] + ([("buy and hold", market, MUTED)] if len(market) > 1 else [])
     for index, (name, values, colour) in enumerate(columns):
         mean, sd = float(values.mean()), float(values.std(ddof=1))
-        deviations = (values - mean) / sd if not is_flat(sd, mean) else np.zeros(len(values))
+        shape = () if is_flat(sd, mean) else skewness_and_kurtosis(values)
         lines = [
             name,
             f"sd {percent(round(sd, 6))}",
-            f"skewness {deviations.__pow__(3).mean():.2f}",
-            f"kurtosis {deviations.__pow__(4).mean():.1f}",
+            *(f"{kind} {moment:.{digits}f}" for moment, (kind, digits) in zip(shape, _SHAPE, strict=False)),
             f"best {_fine(float(values.max()))}",
             f"worst {_fine(float(values.min()))}",
         ]

@@ -33,6 +33,7 @@ from drl_ray_tracking.analysis.selection import (
     expected_maximum_sharpe,
     minimum_track_record_length,
     probabilistic_sharpe_ratio,
+    skewness_and_kurtosis,
 )
 from drl_ray_tracking.analysis.tries import Tries, tries_of
 from drl_ray_tracking.errors import DataError
@@ -94,10 +95,8 @@ def evidence(
     moved = np.asarray(returns_T, dtype=np.float64)
     if len(moved) < 3 or moved.std() <= 1e-12:
         raise DataError("its returns do not move: it never traded, or on too few bars")
-    centred = moved - moved.mean()
-    spread = float(moved.std())
     sharpe = float(moved.mean() / moved.std(ddof=1))
-    skewness, kurtosis = (float(np.mean(centred**power) / spread**power) for power in (3, 4))
+    skewness, kurtosis = skewness_and_kurtosis(moved)
     luck = expected_maximum_sharpe(n_candidates, sharpe_variance)
     return Evidence(
         sharpe=sharpe,
