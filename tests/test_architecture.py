@@ -56,6 +56,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
         f"analysis.{picture}": ({"analysis", "errors", "names"}, {"matplotlib", "numpy", "pandas"})
         for picture in ("action_mix", "plots", "return_pictures", "trade_chart", "trial_curves")
     },
+    "analysis.bars": ({"analysis", "episodes", "errors"}, {"numpy"}),
     "analysis.symbol_table": ({"analysis", "episodes"}, {"numpy", "pandas"}),
     "analysis.trace": ({"analysis", "episodes", "errors"}, {"numpy", "pandas"}),
     "analysis.pooled": ({"analysis", "episodes", "errors"}, {"numpy", "pandas"}),

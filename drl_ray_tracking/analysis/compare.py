@@ -53,7 +53,7 @@ def compare(
     name = runs.resolve(metric)
     runs = runs.with_metrics(name)
     if at == "budget" and budget is None:
-        budget = _common_budget(runs, name, statuses)
+        budget = _common_budget(runs, name, column, statuses)
     points = _points(runs, name, mode, at, budget)
     table = runs.runs.reindex(columns=["name", "status", "seed", "window_id"]).rename(columns={"window_id": "window"})
     table = table.assign(group=runs.runs[column], **points)
@@ -67,7 +67,7 @@ def compare(
     scores = scores_of(values)
     groups = groups_frame(values, scores, labels, mode, confidence, entropy)
     pairs = pairs_frame(groups, scores, mode)
-    variance, needed = variance_of(scores), findings.seeds_between(groups)
+    variance, needed = variance_of(scores), findings.seeds_between(groups, mode)
     best = best_run(values, labels, mode)
     n_evaluations = int(runs.points_of(name).loc[values.index].sum()) if at == "best" else len(values)
     return Comparison(
@@ -90,7 +90,7 @@ def compare(
         ),
         notes=(
             *gaps,
-            *findings.cautions(runs, values, groups, column, scores.windows),
+            *findings.cautions(runs, values, groups, column, scores.windows, at),
             *findings.reading_notes(runs),
         ),
         pairs=pairs,
@@ -105,9 +105,10 @@ def _points(runs: RunSet, metric: str, mode: Mode, at: At, budget: int | None) -
     return runs.final(metric) if budget is None else runs.at_budget(metric, budget)
 
 
-def _common_budget(runs: RunSet, metric: str, statuses: Sequence[str]) -> int | None:
-    """Returns the env step that every run to be compared has reached; None where none has any point."""
-    reached = runs.final(metric).loc[runs.runs["status"].isin(statuses), "step"].dropna()
+def _common_budget(runs: RunSet, metric: str, by: str, statuses: Sequence[str]) -> int | None:
+    """Returns the env step that every run to be compared has reached; None where none has any defined point."""
+    compared = runs.runs["status"].isin(statuses) & runs.runs[by].notna() & runs.best(metric)["step"].notna()
+    reached = runs.final(metric).loc[compared, "step"]
     return int(reached.min()) if len(reached) else None
 
 

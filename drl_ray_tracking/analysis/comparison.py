@@ -107,7 +107,7 @@ class Comparison:
             means), `p_adjusted` (Benjamini-Hochberg over all pairs).
         variance: where the differences between scores come from; None where it cannot be told.
         seeds_needed: seeds a group that would separate the first two ranked groups (Welch test, 5 %, power 0.9), were
-            what was seen the truth; None where nothing is ranked.
+            what was seen the truth; None where nothing is ranked, or the means contradict the ranks by IQM.
         n_given: runs that were given, compared or not.
         n_evaluations: evaluations the choice of the best value looked at.
         best_run: of the runs compared.

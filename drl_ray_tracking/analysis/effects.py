@@ -69,7 +69,9 @@ def welch_p_value(x_R: ArrayLike, y_R: ArrayLike) -> float:
     error = math.sqrt(share_x + share_y)
     if is_flat(error, max(abs(float(x.mean())), abs(float(y.mean())))):
         raise DataError("x_R and y_R have no spread within the groups: nothing can be tested")
-    freedom = error**4 / (share_x**2 / (len(x) - 1) + share_y**2 / (len(y) - 1))
+    # Relative shares: in huge units the fourth power of the error would overflow.
+    part_x, part_y = share_x / (share_x + share_y), share_y / (share_x + share_y)
+    freedom = 1.0 / (part_x**2 / (len(x) - 1) + part_y**2 / (len(y) - 1))
     return float(2.0 * stdtr(freedom, -abs(float(x.mean() - y.mean())) / error))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from drl_ray_tracking.analysis.bars import Bars, bars_of, levels_of
 from drl_ray_tracking.analysis.inputs import FloatArray
 from drl_ray_tracking.errors import DataError
 
@@ -71,8 +72,8 @@ class BarReturns:
     """An evaluation bar by bar, its windows one after the other; (bar,) arrays without the first row of each window.
 
     Attributes:
-        returns: equity over the equity before, minus 1; 0 after ruin.
-        costs: what was paid in the bar over the equity before it; None where no fee was recorded.
+        returns: equity over the equity before, minus 1; 0 after ruin. A bar without a mark is part of the next one.
+        costs: what was paid in the bar over the equity before it, 0 after ruin; None where no fee was recorded.
         hold: price over the price before, minus 1; None without prices.
     """
 
@@ -88,22 +89,24 @@ def bar_returns(bars: pd.DataFrame) -> BarReturns:
         bars: one evaluation, as `evaluation_at` returned it.
     """
     parts = [part.sort_values("bar") for _, part in bars.groupby("episode", sort=True)]
-    equity = [_until_ruin(part["equity"].to_numpy(dtype=np.float64)) for part in parts]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        returns = np.concatenate([levels[1:] / levels[:-1] - 1.0 for levels in equity])
-        costs = np.concatenate(
-            [part["fee"].to_numpy(dtype=np.float64)[1:] / level[:-1] for part, level in zip(parts, equity, strict=True)]
-            if "fee" in bars
-            else [np.full(len(returns), np.nan)]
-        )
-        prices = [part["price"].to_numpy(dtype=np.float64) for part in parts]
-        hold = np.concatenate([price[1:] / price[:-1] - 1.0 for price in prices])
-    alive = np.isfinite(returns)
+    found = [bars_of(part["equity"].to_numpy(dtype=np.float64)) for part in parts]
+    costs = np.concatenate([_costs(part, own) for part, own in zip(parts, found, strict=True)])
+    prices = [part["price"].to_numpy(dtype=np.float64) for part in parts]
+    hold = np.concatenate([own.changes(price) for own, price in zip(found, prices, strict=True)])
     return BarReturns(
-        returns=np.where(alive, returns, 0.0),
-        costs=np.where(alive, costs, 0.0) if np.isfinite(costs[alive]).all() else None,
+        returns=np.concatenate([own.returns for own in found]),
+        costs=costs if np.isfinite(costs).all() else None,
         hold=hold if np.isfinite(hold).all() else None,
     )
+
+
+def _costs(episode: pd.DataFrame, bars: Bars) -> FloatArray:
+    """Returns what was paid in each bar over the equity it began with, 0 after a ruin; NaN where that is unknown."""
+    if "fee" not in episode:
+        return np.full(len(bars.returns), np.nan)
+    levels = levels_of(episode["equity"].to_numpy(dtype=np.float64))[bars.begins]
+    paid = bars.totals(episode["fee"].to_numpy(dtype=np.float64)[1:])
+    return np.where(levels > 0.0, paid / np.where(levels > 0.0, levels, 1.0), 0.0)
 
 
 def equity_curves(bars: pd.DataFrame) -> list[EquityCurve]:
@@ -128,7 +131,7 @@ def _curve(symbol: str, bars: pd.DataFrame) -> EquityCurve:
     length = sum(len(part) for part in windows)
     forward = together is not None and bool(np.all(np.diff(together) >= np.timedelta64(0, "s")))
     x = together if together is not None and forward else np.arange(length)
-    growth = _chained([_until_ruin(part["equity"].to_numpy(dtype=np.float64)) for part in windows])
+    growth = _chained([levels_of(part["equity"].to_numpy(dtype=np.float64)) for part in windows])
     peak = np.maximum.accumulate(growth)
     hold = _chained([part["price"].to_numpy(dtype=np.float64) for part in windows])
     return EquityCurve(
@@ -150,13 +153,6 @@ def _chained(levels: list[FloatArray]) -> FloatArray:
         parts.append(part)
         end = float(part[-1])
     return np.concatenate(parts)
-
-
-def _until_ruin(equity: FloatArray) -> FloatArray:
-    """Returns equity that stays zero from the first bar at which it is zero, negative or not a number."""
-    if not equity[0] > 0.0:
-        raise DataError(f"an evaluation window must start with an equity above zero but starts with {equity[0]}")
-    return np.where(np.logical_or.accumulate(~(equity > 0.0)), 0.0, equity)
 
 
 def bar_times(stamps: pd.Series[float] | pd.Series[str]) -> NDArray[np.datetime64] | None:

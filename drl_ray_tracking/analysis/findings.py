@@ -10,6 +10,7 @@ import pandas as pd
 
 from drl_ray_tracking.analysis.comparison import LEAST_SEEDS, At, BestRun
 from drl_ray_tracking.analysis.effects import seeds_to_separate
+from drl_ray_tracking.analysis.ranking import MOST_PAIRED
 from drl_ray_tracking.analysis.runset import Mode, RunSet
 from drl_ray_tracking.analysis.variance import VarianceComponents
 
@@ -39,12 +40,18 @@ def counted(reason: str, run_ids: Sequence[str], runs: RunSet) -> str:
     return f"Left out: {len(run_ids)} {noun} {reason}: {named}{more}."
 
 
-def seeds_between(groups: pd.DataFrame) -> float | None:
-    """Returns how many seeds a group would separate the first two ranked groups; None where nothing is ranked."""
+def seeds_between(groups: pd.DataFrame, mode: Mode) -> float | None:
+    """Returns how many seeds a group would separate the first two ranked groups.
+
+    None where nothing is ranked, and where the means, which such a test compares, contradict the rank by IQM.
+    """
     ranked = groups[groups["rank"].notna()]
     if len(ranked) < 2:
         return None
     first, second = ranked.iloc[0], ranked.iloc[1]
+    ahead = first["mean"] - second["mean"] if mode == "max" else second["mean"] - first["mean"]
+    if ahead < 0.0 and first["rank"] != second["rank"]:
+        return None
     return seeds_to_separate(first["mean"], first["sd"], second["mean"], second["sd"])
 
 
@@ -62,25 +69,30 @@ def ranking(groups: pd.DataFrame, pairs: pd.DataFrame, needed: float | None) -> 
     if len(few):
         labels = ", ".join(few["label"][:_NAMED]) + (f" and {len(few) - _NAMED} more" if len(few) > _NAMED else "")
         yield f"Not ranked, with fewer than {LEAST_SEEDS} seeds: {labels}."
-    if needed is None:
-        return
     ranked = groups[groups["rank"].notna()]
+    if len(ranked) < 2:
+        return
     first, second, pair = ranked.iloc[0], ranked.iloc[1], pairs.iloc[0]
     overlap = first["low"] <= second["high"] and second["low"] <= first["high"]
+    tie = first["rank"] == second["rank"]
+    order = f"{first['label']} {'ties with' if tie else 'comes before'} {second['label']}"
     yield (
-        f"{first['label']} comes before {second['label']}: a seed of the first is better than one of the second with "
+        f"{order}: a seed of the first is better than one of the second with "
         f"probability {pair['p_improvement']:.2f}; their intervals "
         f"{'overlap: not clearly apart' if overlap else 'are apart'}."
     )
-    if overlap and math.isfinite(needed):
+    if overlap and needed is not None and math.isfinite(needed):
         yield (
             f"If the means and spreads seen were the true ones, about {needed:.0f} seeds a group would separate "
             "these two (two-sided Welch test, 5 %, power 0.9)."
         )
     if len(ranked) > 2:
         apart = int((pairs["p_adjusted"] <= 0.05).sum())
+        which = (
+            f"the best {MOST_PAIRED} of {len(ranked)} ranked groups" if len(ranked) > MOST_PAIRED else "ranked groups"
+        )
         yield (
-            f"{apart} of {len(pairs)} pairs of ranked groups are apart at a false discovery rate of 5 % (Welch test, "
+            f"{apart} of {len(pairs)} pairs of {which} are apart at a false discovery rate of 5 % (Welch test, "
             "Benjamini-Hochberg)."
         )
 
@@ -106,7 +118,7 @@ def optimism(best: BestRun, n_runs: int, n_evaluations: int, at: At, mode: Mode)
 
 
 def cautions(
-    runs: RunSet, values: pd.DataFrame, groups: pd.DataFrame, by: str, windows: Sequence[str]
+    runs: RunSet, values: pd.DataFrame, groups: pd.DataFrame, by: str, windows: Sequence[str], at: At
 ) -> Iterator[str]:
     """Yields what makes the values less comparable than they look."""
     used = runs.runs.loc[values.index]
@@ -124,7 +136,8 @@ def cautions(
     steps = values["step"]
     if steps.nunique() > 1:
         span = f"{steps.min():,} to {steps.max():,}"
-        yield f"The values were taken at different env steps, {span}: some runs had less training."
+        why = "each run's where it was at its best" if at == "best" else "some runs had less training"
+        yield f"The values were taken at different env steps, {span}: {why}."
     unseeded = int(values["seed"].isna().sum())
     if unseeded:
         yield f"{unseeded} of {len(values)} runs recorded no seed: each counts as one."

@@ -19,6 +19,7 @@ from drl_ray_tracking.analysis.labels import PARAM, differing_parameters
 from drl_ray_tracking.analysis.runset import RunSet
 from drl_ray_tracking.errors import DataError
 
+_LARGEST: Final = 1e38  # the forest computes in single precision
 LEAST_CONFIGURATIONS: Final = 8  # a forest sees nothing in fewer
 _DECADES: Final = 100.0  # a positive parameter that spans more than this is searched on a logarithmic scale
 
@@ -84,13 +85,14 @@ def medians(comparison: Comparison, runs: RunSet) -> pd.DataFrame:
     return pd.DataFrame(columns, index=value.index).assign(value=value)
 
 
-def _numbers(column: pd.Series[Any]) -> pd.Series[float] | None:
-    numbers = pd.to_numeric(column, errors="coerce")
-    return None if numbers.isna().any() else numbers.astype("float64")
+def numbers_of(column: pd.Series[Any]) -> pd.Series[float] | None:
+    """Returns a parameter as numbers; None where one is no number, or none a scale has room for (`grad_clip: inf`)."""
+    numbers = pd.to_numeric(column, errors="coerce").astype("float64")
+    return numbers if (numbers.abs() <= _LARGEST).all() else None
 
 
 def _distribution(optuna: Any, column: pd.Series[Any]) -> Any:
-    numbers = _numbers(column)
+    numbers = numbers_of(column)
     if numbers is None:
         return optuna.distributions.CategoricalDistribution(sorted(set(column.astype(str))))
     low, high = float(numbers.min()), float(numbers.max())
@@ -98,4 +100,4 @@ def _distribution(optuna: Any, column: pd.Series[Any]) -> Any:
 
 
 def _typed(value: Any, column: pd.Series[Any]) -> Any:
-    return str(value) if _numbers(column) is None else float(value)
+    return str(value) if numbers_of(column) is None else float(value)

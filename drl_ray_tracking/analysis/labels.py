@@ -26,7 +26,7 @@ def group_labels(runs: pd.DataFrame, groups: pd.Series[str], by: str) -> dict[Ha
     keys = [str(key) for key in groups.unique()]
     if by != "config_hash":
         name = by.removeprefix(PARAM).removeprefix("tag.")
-        return {key: f"{name}={cut(key)}" for key in keys}
+        return {key: f"{name}={text}" for key, text in _distinct_cuts(keys).items()}
     prefixes = _distinct_prefixes(keys)
     differing = differing_parameters(runs, groups)
     names = _short_names(list(differing))
@@ -77,6 +77,20 @@ def _short_names(columns: Sequence[str]) -> dict[str, str]:
     last = {column: name.rpartition("/")[2] for column, name in full.items()}
     taken = list(last.values())
     return {column: last[column] if taken.count(last[column]) == 1 else full[column] for column in columns}
+
+
+def _distinct_cuts(keys: Sequence[str]) -> dict[str, str]:
+    """Returns each key cut short, so that no two look alike: by its beginning, by both its ends, or numbered."""
+    for short in (cut, _both_ends):
+        texts = {key: short(key) for key in keys}
+        if len(set(texts.values())) == len(keys):
+            return texts
+    return {key: f"{cut(key)} ({number})" for number, key in enumerate(keys, start=1)}
+
+
+def _both_ends(text: str) -> str:
+    half = (_SHOWN_CHARACTERS - 1) // 2
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:half]}…{text[-half:]}"
 
 
 def _distinct_prefixes(keys: Sequence[str]) -> dict[str, str]:

@@ -8,11 +8,12 @@ Source: Bailey, Borwein, Lopez de Prado, Zhu, "The Probability of Backtest Overf
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from scipy.stats import rankdata
 
 from drl_ray_tracking.analysis.inputs import FloatArray, finite_matrix, whole_number
@@ -21,8 +22,12 @@ from drl_ray_tracking.errors import DataError
 # C(20, 10) = 184,756 splits; the next even number is 705,432 and tells nothing more.
 _MOST_BLOCKS = 20
 
-# Sharpe ratios held at once: 8 MB a temporary, whatever the number of trials and splits.
-_CHUNK_VALUES = 1_000_000
+BLOCKS = 16
+_BARS_A_BLOCK = 2
+_MOST_RATIOS = 50_000_000  # candidates times splits
+
+# Sharpe ratios held at once: temporaries that stay in a processor's cache take a third of the time.
+_CHUNK_VALUES = 20_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,14 +64,16 @@ def _memberships(n_blocks: int) -> FloatArray:
     return member
 
 
-def _sharpes(member_CS: FloatArray, mean_SN: FloatArray, scatter_SN: FloatArray, length: int) -> FloatArray:
+def _sharpes(
+    member_CS: FloatArray, mean_SN: FloatArray, square_SN: FloatArray, scatter_SN: FloatArray, length: int
+) -> FloatArray:
     """Returns (split, trial) Sharpe ratios of the member blocks; NaN where a constant, not idle, half has none.
 
-    The blocks enter through their means and their sums of squares about them, each (block, trial).
+    The blocks enter through their means, these squared, and their sums of squares about them, each (block, trial).
     """
     blocks = member_CS.shape[1] // 2
     mean = member_CS @ mean_SN / blocks
-    between = length * (member_CS @ mean_SN**2 - blocks * mean**2)
+    between = length * (member_CS @ square_SN - blocks * mean**2)
     variance = (member_CS @ scatter_SN + between) / (blocks * length - 1)
     sd = np.sqrt(np.maximum(variance, 0.0))
     # `between` is a difference of squares: a constant half leaves a rounding rest of about 1e-8 of its mean.
@@ -74,6 +81,51 @@ def _sharpes(member_CS: FloatArray, mean_SN: FloatArray, scatter_SN: FloatArray,
     # A half without a trade neither earned nor risked anything: 0 ranks it between winners and losers.
     idle = flat & (np.abs(mean) <= 1e-12)
     return np.asarray(np.where(idle, 0.0, mean / np.where(flat, np.nan, sd)), dtype=np.float64)
+
+
+def _rank_of_the_best(
+    inside: FloatArray, outside: FloatArray, best_in: FloatArray, copies: NDArray[np.intp]
+) -> tuple[FloatArray, FloatArray]:
+    """Returns (split,) the out-of-sample rank of the in-sample best and its Sharpe ratio there, averaged over ties.
+
+    Takes distinct series, (split, series), and how many trials have each: counting those below the best says its
+    rank without putting all of them in order.
+    """
+    alone = inside.argmax(axis=1)[:, np.newaxis]
+    best_out = np.take_along_axis(outside, alone, axis=1)
+    below, level = _trials(outside < best_out, copies), _trials(outside == best_out, copies)
+    rank, out = below + (level + 1.0) / 2.0, best_out[:, 0]
+    tied = np.flatnonzero(np.count_nonzero(inside == best_in[:, np.newaxis], axis=1) > 1)
+    if tied.size:
+        every = np.repeat(np.arange(len(copies)), copies)
+        weight = (inside[tied] == best_in[tied, np.newaxis])[:, every]
+        ranks, values = rankdata(outside[tied][:, every], axis=1), outside[tied][:, every]
+        rank[tied] = (ranks * weight).sum(axis=1) / weight.sum(axis=1)
+        out[tied] = (values * weight).sum(axis=1) / weight.sum(axis=1)
+    return rank, out
+
+
+def _trials(which: NDArray[np.bool_], copies: NDArray[np.intp]) -> FloatArray:
+    single = copies.max() == 1
+    return np.asarray(np.count_nonzero(which, axis=1) if single else which @ copies, dtype=np.float64)
+
+
+def overfitting_in_blocks(returns_TN: FloatArray) -> BacktestOverfitting:
+    """Returns the probability of backtest overfitting in as many blocks as bars and candidates leave room for.
+
+    16 blocks where there are two bars for each of them, and fewer where so many candidates (thousands) would take
+    long; `n_splits` says how many it were.
+
+    Raises:
+        DataError: there are too few bars or candidates, or one has a constant return.
+    """
+    trials = returns_TN.shape[1]
+    blocks = min(BLOCKS, len(returns_TN) // _BARS_A_BLOCK // 2 * 2)
+    if blocks < 2 or trials < 2:
+        raise DataError(f"overfitting needs two candidates with bars on the same window but there are {trials}")
+    while blocks > 2 and trials * math.comb(blocks, blocks // 2) > _MOST_RATIOS:
+        blocks -= 2
+    return probability_of_backtest_overfitting(returns_TN, blocks)
 
 
 def probability_of_backtest_overfitting(returns_TN: ArrayLike, n_splits: int = 16) -> BacktestOverfitting:
@@ -104,28 +156,28 @@ def probability_of_backtest_overfitting(returns_TN: ArrayLike, n_splits: int = 1
     blocks_SLN = distinct.reshape(blocks, -1, distinct.shape[1])
     length = blocks_SLN.shape[1]
     mean_SN = blocks_SLN.mean(axis=1)
+    square_SN = mean_SN**2
     scatter_SN = np.square(blocks_SLN - mean_SN[:, np.newaxis]).sum(axis=1)
 
     trials = returns.shape[1]
     member_CS = _memberships(blocks)
     rank = np.empty(len(member_CS))
     best_in, best_out = np.empty_like(rank), np.empty_like(rank)
-    chunk = max(1, _CHUNK_VALUES // trials)
+    copies = np.bincount(source.ravel())
+    chunk = max(1, _CHUNK_VALUES // len(copies))
     for start in range(0, len(rank), chunk):
         part = slice(start, start + chunk)
-        inside = _sharpes(member_CS[part], mean_SN, scatter_SN, length)[:, source]
-        outside = _sharpes(1.0 - member_CS[part], mean_SN, scatter_SN, length)[:, source]
-        undefined = np.flatnonzero(np.isnan(inside).any(axis=0) | np.isnan(outside).any(axis=0))
-        if undefined.size:
+        inside = _sharpes(member_CS[part], mean_SN, square_SN, scatter_SN, length)
+        outside = _sharpes(1.0 - member_CS[part], mean_SN, square_SN, scatter_SN, length)
+        best_in[part] = inside.max(axis=1)
+        if np.isnan(best_in[part]).any() or np.isnan(outside).any():
+            holed = np.asarray(np.isnan(inside + outside).any(axis=0))
+            undefined = np.flatnonzero(holed[source.ravel()])
             raise DataError(
                 f"returns_TN is constant and not 0 over half of the blocks in {undefined.size} columns (the first "
                 f"is {undefined[0]}): a Sharpe ratio is undefined there, leave them out"
             )
-        best_in[part] = inside.max(axis=1)
-        weight = inside == best_in[part, np.newaxis]
-        ties = weight.sum(axis=1)
-        rank[part] = (rankdata(outside, axis=1) * weight).sum(axis=1) / ties
-        best_out[part] = (outside * weight).sum(axis=1) / ties
+        rank[part], best_out[part] = _rank_of_the_best(inside, outside, best_in[part], copies)
 
     logits = np.log(rank) - np.log(trials + 1 - rank)
     spread = best_in - best_in.mean()

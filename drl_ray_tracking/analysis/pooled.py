@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from drl_ray_tracking.analysis.selection import deflated_sharpe_ratio
+from drl_ray_tracking.analysis.selection import deflated_sharpe_ratio, skewness_and_kurtosis
 from drl_ray_tracking.episodes.trading import max_drawdown, sharpe_ratio
 from drl_ray_tracking.errors import DataError
 
@@ -77,8 +77,8 @@ class PooledAgent:
             "max_drawdown": max_drawdown(mean),
             "bars": float(len(mean)),
             "folds_in_profit": float((self.fold_returns() > 0.0).mean()),
-            "sharpe_worst_seed": min(seeds),
-            "sharpe_best_seed": max(seeds),
+            "sharpe_worst_seed": min(filter(math.isfinite, seeds), default=math.nan),
+            "sharpe_best_seed": max(filter(math.isfinite, seeds), default=math.nan),
             "deflated_sharpe": math.nan if self.deflated is None else self.deflated,
         }
         return {key: value for key, value in found.items() if math.isfinite(value)}
@@ -122,7 +122,8 @@ def pool(parts: Sequence[OutOfSample], *, periods_per_year: Mapping[str, float])
     agents = list(dict.fromkeys(part.agent for part in parts))
     tables = {agent: _joined(agent, [part for part in parts if part.agent == agent]) for agent in agents}
     per_bar = {agent: _per_bar(table.mean(axis=1)) for agent, (table, _) in tables.items()}
-    sharpes = [value for value in per_bar.values() if value is not None]
+    # One that never traded was a candidate, too: its ratio is 0, as in `tries`.
+    sharpes = [value or 0.0 for value in per_bar.values()]
     variance = float(np.var(sharpes, ddof=1)) if len(sharpes) > 1 else 0.0
     pooled = []
     for agent in agents:
@@ -173,12 +174,8 @@ def _per_bar(returns: pd.Series[float]) -> float | None:
 
 def _deflated(returns: pd.Series[float], sharpe: float, agents: int, variance: float) -> float | None:
     values = returns.to_numpy()
-    centred = values - values.mean()
-    spread = float(np.mean(centred**2))
-    skew = float(np.mean(centred**3)) / spread**1.5
-    kurtosis = float(np.mean(centred**4)) / spread**2
     try:
-        return deflated_sharpe_ratio(sharpe, len(values), skew, kurtosis, agents, variance)
+        return deflated_sharpe_ratio(sharpe, len(values), *skewness_and_kurtosis(values), agents, variance)
     except DataError:  # the moments of few bars may contradict each other
         return None
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from drl_ray_tracking import names
 from drl_ray_tracking.analysis.comparison import Comparison
-from drl_ray_tracking.analysis.equity import evaluation_at
+from drl_ray_tracking.analysis.evaluations import evaluation_of
 from drl_ray_tracking.analysis.runset import RunSet
 from drl_ray_tracking.analysis.tables import escape
 from drl_ray_tracking.errors import DataError, TrackingError
@@ -160,9 +160,7 @@ def _draw(comparison: Comparison, runs: RunSet, folder: Path) -> _Pictures:
 def _best_evaluation(comparison: Comparison, runs: RunSet) -> pd.DataFrame:
     """Returns the bars of the evaluation that the best run's value is of."""
     best = comparison.best_run
-    # A value taken at its best belongs to that evaluation; a training metric has none at its step.
-    step = best.step if comparison.at == "best" and comparison.metric.startswith("eval/") else None
-    return evaluation_at(runs.series(best.run_id), step)
+    return evaluation_of(runs, comparison.metric, best.run_id, best.step)
 
 
 def _write_symbols(comparison: Comparison, runs: RunSet, folder: Path) -> None:

@@ -10,10 +10,12 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from drl_ray_tracking.analysis.bars import bars_of
 from drl_ray_tracking.analysis.canvas import drawable, new_figure, percent, single_axes, style, title
 from drl_ray_tracking.analysis.equity import EquityCurve, equity_curves
 from drl_ray_tracking.analysis.inputs import FloatArray, is_flat
 from drl_ray_tracking.analysis.palette import COLOURS, FAINT, INK, MUTED
+from drl_ray_tracking.analysis.selection import skewness_and_kurtosis
 from drl_ray_tracking.analysis.trace import traces
 from drl_ray_tracking.errors import DataError
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 _TAIL: Final = 0.05  # value at risk and expected shortfall are of the worst such share of bars
 _CUT: Final = 0.005  # of the bars at either end are drawn in the outermost bins
 _PANELS: Final = 6
+_SHAPE: Final = (("skewness", 2), ("kurtosis", 1))
 _MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _GOOD_AND_BAD: Final = LinearSegmentedColormap.from_list("returns", [COLOURS[1], "#FFFFFF", COLOURS[0]])
 
@@ -71,12 +74,12 @@ def _bar_returns(bars: pd.DataFrame) -> tuple[FloatArray, FloatArray, int]:
     """Returns the agent's returns where it held something, the market's of the same bars, and how many were flat."""
     earned, market, flat = [], [], 0
     for trace in traces(bars):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            own, hold = (levels[1:] / levels[:-1] - 1.0 for levels in (trace.equity, trace.price))
-        known = np.isfinite(trace.position)
-        held = (trace.position != 0.0) | ~known
-        flat += int((~held).sum())
-        earned.append(own[held & np.isfinite(own)])
+        found = bars_of(trace.equity)
+        held = found.totals(np.where(trace.position == 0.0, 0.0, 1.0)) > 0.0  # an unknown position may be one
+        counted = slice(found.counted)
+        flat += int((~held[counted]).sum())
+        earned.append(found.returns[counted][held[counted]])
+        hold = found.changes(trace.price)
         market.append(hold[np.isfinite(hold)])
     return np.concatenate(earned or [np.empty(0)]), np.concatenate(market or [np.empty(0)]), flat
 
@@ -114,12 +117,11 @@ def _moments(axes: Axes, earned: FloatArray, market: FloatArray) -> None:
     columns = [("agent", earned, COLOURS[0])] + ([("buy and hold", market, MUTED)] if len(market) > 1 else [])
     for index, (name, values, colour) in enumerate(columns):
         mean, sd = float(values.mean()), float(values.std(ddof=1))
-        deviations = (values - mean) / sd if not is_flat(sd, mean) else np.zeros(len(values))
+        shape = () if is_flat(sd, mean) else skewness_and_kurtosis(values)
         lines = [
             name,
             f"sd {percent(round(sd, 6))}",
-            f"skewness {deviations.__pow__(3).mean():.2f}",
-            f"kurtosis {deviations.__pow__(4).mean():.1f}",
+            *(f"{kind} {moment:.{digits}f}" for moment, (kind, digits) in zip(shape, _SHAPE, strict=False)),
             f"best {_fine(float(values.max()))}",
             f"worst {_fine(float(values.min()))}",
         ]

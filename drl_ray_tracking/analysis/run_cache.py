@@ -2,7 +2,8 @@
 
 A copy is found by its store, its run and a fingerprint of everything the store says of the run when it lists it
 (status, end, attempts, seal, the latest point of every metric): a run that was touched again has another fingerprint,
-and its old copies go. `$DRL_TRACK_CACHE=off` turns it off; a path puts it elsewhere.
+and its old copies go. `$DRL_TRACK_CACHE=off` turns it off; a path puts it elsewhere, into a
+folder `drl_track_cache` of its own there: nothing but what was kept here is ever deleted.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +23,9 @@ from drl_ray_tracking import names
 from drl_ray_tracking.home import home
 
 CACHE_VARIABLE: Final = "DRL_TRACK_CACHE"
+_FOLDER: Final = "drl_track_cache"
+_MARKER: Final = ".drl_track_cache"  # in the folder of each store: what lies beside it is ours to delete
+_HASHED: Final = re.compile(r"[0-9a-f]{16}")
 _OFF: Final = ("off", "0", "no", "false")
 _LIMIT_BYTES: Final = 2_000_000_000
 _FINISHED: Final = ("FINISHED", "FAILED", "KILLED")
@@ -54,7 +58,7 @@ class RunCache:
         given = os.environ.get(CACHE_VARIABLE, "")
         if not wanted or given.lower() in _OFF:
             return cls(None)
-        root = Path(given).expanduser() if given else home() / "cache"
+        root = (Path(given).expanduser() if given else home()) / _FOLDER
         # A password may change, the store is the same.
         store = re.sub(r"//[^/@]*@", "//", tracking_uri)
         return cls(root / hashlib.sha256(store.encode()).hexdigest()[:16])
@@ -73,6 +77,8 @@ class RunCache:
         folder = self._root / run_id / mark
         with suppress(OSError):
             if not folder.is_dir():
+                self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+                (self._root / _MARKER).touch()
                 shutil.rmtree(folder.parent, ignore_errors=True)  # of the run as it was before
                 folder.mkdir(parents=True, mode=0o700)
             scratch = folder / f".{uuid.uuid4().hex}"
@@ -87,7 +93,7 @@ class RunCache:
         self._written = False
         with suppress(OSError):
             runs: list[tuple[float, int, Path]] = []
-            for folder in self._root.parent.glob("*/*"):
+            for folder in _kept_runs(self._root.parent):
                 files: list[Any] = [path.stat() for path in folder.rglob("*") if path.is_file()]
                 newest = max((file.st_mtime for file in files), default=0.0)
                 runs.append((newest, sum(file.st_size for file in files), folder))
@@ -97,3 +103,13 @@ class RunCache:
                     return
                 shutil.rmtree(folder, ignore_errors=True)
                 total -= size
+
+
+def _kept_runs(root: Path) -> Iterator[Path]:
+    """Yields the folders of runs that this cache made: those with hashed names of states, in stores with a marker."""
+    for store in root.iterdir():
+        if not _HASHED.fullmatch(store.name) or store.is_symlink() or not (store / _MARKER).is_file():
+            continue
+        for run in store.iterdir():
+            if run.is_dir() and not run.is_symlink() and all(_HASHED.fullmatch(state.name) for state in run.iterdir()):
+                yield run

@@ -17,9 +17,10 @@ from drl_ray_tracking import names
 from drl_ray_tracking.analysis.budget import looks_spent
 from drl_ray_tracking.analysis.mlflow_source import MlflowSource
 from drl_ray_tracking.analysis.run_cache import RunCache
-from drl_ray_tracking.analysis.runset import RunSet, Unreadable, choose_sweep
+from drl_ray_tracking.analysis.runset import RunSet, Unreadable
 from drl_ray_tracking.analysis.runtable import PARENT_TAG, parents_frame, runs_frame
 from drl_ray_tracking.analysis.store_errors import store_errors
+from drl_ray_tracking.analysis.sweeps import choose_sweep
 from drl_ray_tracking.errors import ConfigurationError, DataError
 
 if TYPE_CHECKING:

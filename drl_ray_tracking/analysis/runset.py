@@ -6,7 +6,8 @@ be read (a history nobody asked for yet, a return series), it asks its `Source`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from itertools import pairwise
@@ -20,6 +21,7 @@ from drl_ray_tracking import names
 from drl_ray_tracking.analysis.budget import WindowBudget
 from drl_ray_tracking.analysis.histories import histories_frame, typed_frame
 from drl_ray_tracking.analysis.lineage import alerts, handovers
+from drl_ray_tracking.analysis.sweeps import choose_sweep
 from drl_ray_tracking.errors import ConfigurationError, DataError
 
 Mode = Literal["max", "min"]
@@ -117,10 +119,10 @@ class RunSet:
         Raises:
             DataError: no run has it; names what they have.
         """
+        found = self._own_name(metric)
+        if found is not None:
+            return found
         published = names.mlflow_name(metric)
-        for name in (metric, published, names.legal_metric_name(published)):
-            if name in self.metrics:
-                return name
         if not self.metrics:
             raise DataError(f"none of the {len(self)} runs has any metric, so not {metric!r} either")
         folder = published.rpartition("/")[0]
@@ -130,6 +132,16 @@ class RunSet:
             f"none of the {len(self)} runs has the metric {metric!r}{names.suggestion(published, self.metrics)}. "
             f"They have {len(self.metrics)} metrics, among them: {shown}"
         )
+
+    @property
+    def evaluation_marker(self) -> str | None:
+        """The name in `metrics` of the one that says which evaluations there were; None where no run has it."""
+        return self._own_name(names.EVALUATION_MARKER)
+
+    def _own_name(self, metric: str) -> str | None:
+        published, path = names.mlflow_name(metric), names.tune_path(metric)
+        known = (metric, published, names.legal_metric_name(published), path, names.legal_metric_name(path))
+        return next((name for name in known if name in self.metrics), None)
 
     def with_metrics(self, *patterns: str) -> RunSet:
         """Returns this set with the histories of more metrics; those it already holds are not read again.
@@ -151,8 +163,8 @@ class RunSet:
                 wanted.update(dict.fromkeys(matching))
             else:
                 wanted[self.resolve(pattern)] = None
-        if names.EVALUATION_MARKER in self.metrics and any(_is_evaluated(name) for name in wanted):
-            wanted[names.EVALUATION_MARKER] = None
+        if self.evaluation_marker is not None and any(is_evaluated(name) for name in wanted):
+            wanted[self.evaluation_marker] = None
         missing = [name for name in wanted if name not in self.loaded]
         if not missing or self.source is None:
             return self
@@ -279,7 +291,7 @@ class RunSet:
     def _narrowed(self, mask: pd.Series[bool]) -> RunSet:
         runs = self.runs[mask]
         unreadable = tuple(item for item in self.unreadable if item.run_id in runs.index)
-        parents = self.parents[self.parents.index.isin(runs["parent_run_id"])] if len(self.parents) else self.parents
+        parents = self.parents[_of_runs(self.parents, runs)] if len(self.parents) else self.parents
         return replace(self, runs=runs, unreadable=unreadable, parents=parents)
 
     def _points(self, metric: str) -> pd.DataFrame:
@@ -287,9 +299,10 @@ class RunSet:
         name = self.resolve(metric)
         runs = self.with_metrics(name)
         points = runs._loaded_points(name)
-        if not _is_evaluated(name) or names.EVALUATION_MARKER not in self.metrics:
+        marker = self.evaluation_marker
+        if marker is None or not is_evaluated(name):
             return points
-        evaluated = runs._loaded_points(names.EVALUATION_MARKER)
+        evaluated = runs._loaded_points(marker)
         undefined = evaluated[~np.isin(_places(evaluated), _places(points))]
         if undefined.empty:
             return points
@@ -310,9 +323,16 @@ class RunSet:
             raise DataError(f"run {run_id!r} is not among these {len(self)} runs")
 
 
-def _is_evaluated(metric: str) -> bool:
+def is_evaluated(metric: str) -> bool:
     """Tells whether every evaluation has a value of the metric, unless it is undefined."""
-    return metric.startswith("eval/") and metric != names.EVALUATION_MARKER
+    published = names.mlflow_name(metric)
+    return published.startswith(("eval/", f"{names.EVALUATION}/")) and published != names.EVALUATION_MARKER
+
+
+def _of_runs(parents: pd.DataFrame, runs: pd.DataFrame) -> pd.Series[bool]:
+    """Tells which sweeps some runs are of; the trials of a Tune result have no parent run, only a sweep's id."""
+    sweeps = runs.get("sweep_id", pd.Series(dtype="object")).dropna()
+    return parents["sweep_id"].isin(sweeps) | parents.index.isin(runs["parent_run_id"])
 
 
 def _places(points: pd.DataFrame) -> NDArray[np.int64]:
@@ -333,8 +353,10 @@ def objective_of(runs: RunSet) -> tuple[str, Mode]:
         for row in runs.runs.reindex(columns=["objective", "objective_mode"]).to_dict("records")
     }
     metric, mode = next(iter(told)) if len(told) == 1 else ("", "")
-    known = names.mlflow_name(metric) in runs.metrics and mode in ("max", "min")
-    return (names.mlflow_name(metric), "min" if mode == "min" else "max") if known else (names.DEFAULT_METRIC, "max")
+    with suppress(DataError):
+        if mode in ("max", "min"):
+            return runs.resolve(metric), "min" if mode == "min" else "max"
+    return names.DEFAULT_METRIC, "max"
 
 
 def check_mode(mode: str) -> str:
@@ -342,39 +364,3 @@ def check_mode(mode: str) -> str:
     if mode not in ("max", "min"):
         raise ConfigurationError(f"mode must be 'max' or 'min' but got {mode!r}")
     return mode
-
-
-def choose_sweep(parents: pd.DataFrame, which: str, also: Iterable[str] = ()) -> str:
-    """Returns the sweep id of a sweep given by `latest`, sweep id, parent run id or parent run name.
-
-    Args:
-        parents: the sweeps' parent runs, as `RunSet.parents`.
-        which: how the sweep is given.
-        also: sweep ids known without a parent run.
-
-    Raises:
-        ConfigurationError: there is none, or there are several of that name.
-    """
-    if not len(parents):
-        if which in set(also):
-            return which
-        raise ConfigurationError(f"there is no sweep {which!r}: these runs have no parent run at all")
-    newest_first = parents.sort_values("start_ms", ascending=False)
-    if which == "latest":
-        return str(newest_first["sweep_id"].iloc[0])
-    found = newest_first[(newest_first["sweep_id"] == which) | (newest_first.index == which)]
-    if found.empty and which in set(also):
-        return which
-    if found.empty:
-        found = newest_first[newest_first["name"] == which]
-    if len(found) > 1:
-        raise ConfigurationError(
-            f"{len(found)} sweeps are named {which!r}: give one by its id, newest first: {', '.join(found['sweep_id'])}"
-        )
-    if found.empty:
-        known = [str(name) for name in newest_first["name"]]
-        raise ConfigurationError(
-            f"there is no sweep {which!r}{names.suggestion(which, known)}. Newest first there are: "
-            f"{', '.join(known[:_LISTED])}; 'latest' takes the newest, a sweep id or parent run id works too"
-        )
-    return str(found["sweep_id"].iloc[0])

@@ -14,9 +14,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri
 
-from drl_ray_tracking.analysis.inputs import finite_number, probability
+from drl_ray_tracking.analysis.inputs import finite_number, finite_vector, is_flat, probability
 from drl_ray_tracking.analysis.multiplicity import effective_number_of_trials
 from drl_ray_tracking.analysis.overfitting import BacktestOverfitting, probability_of_backtest_overfitting
 from drl_ray_tracking.errors import DataError
@@ -29,7 +30,25 @@ __all__ = [
     "minimum_track_record_length",
     "probabilistic_sharpe_ratio",
     "probability_of_backtest_overfitting",
+    "skewness_and_kurtosis",
 ]
+
+
+def skewness_and_kurtosis(returns_T: ArrayLike) -> tuple[float, float]:
+    """Returns the biased skewness and the biased, non-excess kurtosis of bar returns.
+
+    Args:
+        returns_T: (time,), finite, at least 2 bars.
+
+    Raises:
+        DataError: a wrong shape, too few bars, NaN, or returns that do not vary.
+    """
+    returns = finite_vector(returns_T, "returns_T", "time", 2)
+    mean, sd = float(returns.mean()), float(returns.std())
+    if is_flat(sd, mean):
+        raise DataError(f"returns_T has the same return {mean:.6g} in every bar: its shape is undefined")
+    standard = (returns - mean) / sd
+    return float(np.mean(standard**3)), float(np.mean(standard**4))
 
 
 def _sharpe_variance(sharpe: float, skew: float, kurtosis: float) -> float:

@@ -54,7 +54,8 @@ def superior_predictive_ability(
 
     Args:
         returns_TN: (time, candidate), bar returns of **all** candidates on the same bars, finite; at least 10 bars.
-            Candidates that are the benchmark bar by bar can be no better and are left out.
+            Candidates that are the benchmark bar by bar can be no better and are left out; one that earns a constant
+            more than it in every bar is better without a test.
         benchmark_T: (time,), the benchmark's bar returns: buy-and-hold, or zeros for cash.
         rng: the only source of randomness; the same state gives the same p-values.
         n_resamples: bootstrap resamples, at least 1.
@@ -64,7 +65,9 @@ def superior_predictive_ability(
         DataError: a wrong shape, NaN, or a value out of range.
         ConfigurationError: `arch` is not installed.
     """
-    losses, benchmark, _ = _losses(returns_TN, benchmark_T)
+    losses, benchmark, _, always = _losses(returns_TN, benchmark_T)
+    if always.any():
+        return SuperiorAbility(0.0, 0.0, 0.0)
     if not losses.shape[1]:
         return SuperiorAbility(1.0, 1.0, 1.0)
     test = _test("SPA", benchmark, losses, rng, n_resamples, block_length)
@@ -91,8 +94,7 @@ def superior_candidates(
     Returns:
         (candidate,) in the order of the columns.
     """
-    losses, benchmark, differs = _losses(returns_TN, benchmark_T)
-    better = np.zeros(len(differs), dtype=np.bool_)
+    losses, benchmark, differs, better = _losses(returns_TN, benchmark_T)
     if losses.shape[1]:
         size = probability(level, "level")
         test = _test("StepM", benchmark, losses, rng, n_resamples, block_length, size=size)
@@ -101,8 +103,13 @@ def superior_candidates(
     return better
 
 
-def _losses(returns_TN: ArrayLike, benchmark_T: ArrayLike) -> tuple[FloatArray, FloatArray, NDArray[np.bool_]]:
-    """Returns losses of the candidates that differ from the benchmark, its own, and which candidates these are."""
+def _losses(
+    returns_TN: ArrayLike, benchmark_T: ArrayLike
+) -> tuple[FloatArray, FloatArray, NDArray[np.bool_], NDArray[np.bool_]]:
+    """Returns losses of the candidates that can be tested, the benchmark's, which these are, and which surely win.
+
+    What is a constant above or below the benchmark cannot be tested, and need not be.
+    """
     returns = finite_matrix(returns_TN, "returns_TN", ("time", "candidate"), (_LEAST_BARS, 1))
     benchmark = finite_vector(benchmark_T, "benchmark_T", "time", _LEAST_BARS)
     if len(benchmark) != len(returns):
@@ -110,9 +117,10 @@ def _losses(returns_TN: ArrayLike, benchmark_T: ArrayLike) -> tuple[FloatArray, 
             f"benchmark_T must have the {len(returns)} bars of returns_TN but has {len(benchmark)}: align them first"
         )
     excess = returns - benchmark[:, np.newaxis]
-    differs = np.asarray(excess.std(axis=0) > 1e-12 * np.maximum(1.0, np.abs(excess.mean(axis=0))), dtype=np.bool_)
+    mean = excess.mean(axis=0)
+    differs = np.asarray(excess.std(axis=0) > 1e-12 * np.maximum(1.0, np.abs(mean)), dtype=np.bool_)
     # arch takes losses: less is better.
-    return -returns[:, differs], -benchmark, differs
+    return -returns[:, differs], -benchmark, differs, ~differs & (mean > 1e-12)
 
 
 def _test(

@@ -56,8 +56,8 @@ class Trace:
 
     @property
     def total_return(self) -> float:
-        """Of the agent; -1 where its equity fell to zero."""
-        return -1.0 if (self.equity <= 0.0).any() else float(self.equity[-1] / self.equity[0] - 1.0)
+        """Of the agent; -1 where it was ruined."""
+        return EquityPath.of(self.equity).total_return
 
     @property
     def hold_return(self) -> float | None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -22,23 +23,23 @@ import pandas as pd
 
 from drl_ray_tracking.analysis.bootstrap import block_bootstrap_sharpe_interval, effective_sample_size
 from drl_ray_tracking.analysis.comparison import LEAST_SEEDS, SEED, Comparison, Verdict, VerdictNumber
+from drl_ray_tracking.analysis.evaluations import weights_step
 from drl_ray_tracking.analysis.inputs import FloatArray
 from drl_ray_tracking.analysis.multiplicity import effective_number_of_trials
-from drl_ray_tracking.analysis.overfitting import BacktestOverfitting, probability_of_backtest_overfitting
-from drl_ray_tracking.analysis.runset import RunSet
+from drl_ray_tracking.analysis.overfitting import BLOCKS
+from drl_ray_tracking.analysis.runset import RunSet, is_evaluated
 from drl_ray_tracking.analysis.selection import (
     deflated_sharpe_ratio,
     expected_maximum_sharpe,
     minimum_track_record_length,
     probabilistic_sharpe_ratio,
+    skewness_and_kurtosis,
 )
 from drl_ray_tracking.analysis.tries import Tries, tries_of
 from drl_ray_tracking.errors import DataError
 
 ENOUGH: Final = 0.95  # of the deflated Sharpe ratio, and of the interval
 N_RESAMPLES: Final = 2000
-_BLOCKS: Final = 16
-_BARS_A_BLOCK: Final = 2
 _NAMED: Final = 5
 _CANNOT: Final = "Its luck and its skill cannot be told apart."
 
@@ -94,10 +95,8 @@ def evidence(
     moved = np.asarray(returns_T, dtype=np.float64)
     if len(moved) < 3 or moved.std() <= 1e-12:
         raise DataError("its returns do not move: it never traded, or on too few bars")
-    centred = moved - moved.mean()
-    spread = float(moved.std())
     sharpe = float(moved.mean() / moved.std(ddof=1))
-    skewness, kurtosis = (float(np.mean(centred**power) / spread**power) for power in (3, 4))
+    skewness, kurtosis = skewness_and_kurtosis(moved)
     luck = expected_maximum_sharpe(n_candidates, sharpe_variance)
     return Evidence(
         sharpe=sharpe,
@@ -127,18 +126,21 @@ def judged(comparison: Comparison, runs: RunSet, pool: RunSet | None = None) -> 
     everything = runs if pool is None else pool
     best = comparison.best_run
     window = runs.runs["window_id"].get(best.run_id) if "window_id" in runs.runs else None
-    tries = tries_of(everything, comparison.metric, "" if pd.isna(window) else str(window))
+    tries = tries_of(everything, comparison.metric, "" if pd.isna(window) else str(window), best.run_id)
+    scored = weights_step(runs.with_metrics(comparison.metric), best.run_id, best.step)
     scope = "over all sweeps of the experiment on these bars" if pool is not None else "in what was loaded"
-    reasons = [f"{reason[0].upper()}{reason[1:].rstrip('.')}." for reason in tries.without_series[:_NAMED]]
+    reasons = [
+        f"{reason[0].upper()}{reason[1:].rstrip('.')}." for reason in list(tries.without_series.values())[:_NAMED]
+    ]
     return replace(
         comparison,
-        verdict=verdict(comparison, tries, scope, everything.test_evaluations),
+        verdict=verdict(comparison, tries, scope, everything.test_evaluations, scored),
         tries=tries,
         notes=(*comparison.notes, *reasons),
     )
 
 
-def verdict(comparison: Comparison, tries: Tries, scope: str, test_evaluations: int | None) -> Verdict:
+def verdict(comparison: Comparison, tries: Tries, scope: str, test_evaluations: int | None, scored: int) -> Verdict:
     """Judges the best run of a comparison. Never raises for what the data lack.
 
     Args:
@@ -146,11 +148,13 @@ def verdict(comparison: Comparison, tries: Tries, scope: str, test_evaluations: 
         tries: everything that was looked at on the bars of its best run.
         scope: what they are all of, in words.
         test_evaluations: looks at test windows so far; None where that is not known.
+        scored: env steps of the weights that the best run's value is of.
     """
     best = comparison.best_run
     subject = f"{best.name} ({best.group})"
     try:
-        found = evidence(tries.chosen(best.run_id, best.step), tries.looked_at, tries.sharpe_variance)
+        chosen = tries.chosen(best.run_id, scored, exact=is_evaluated(comparison.metric))
+        found = evidence(chosen, tries.looked_at, tries.sharpe_variance)
     except DataError as error:
         said = f"{error}".replace("{", "{{").replace("}", "}}")
         return Verdict(None, subject, f"{said[:1].upper()}{said[1:]}.", _CANNOT, ())
@@ -185,34 +189,24 @@ def _numbers(found: Evidence, spread: float, scope: str) -> Iterator[VerdictNumb
 
 def _overfitting(tries: Tries) -> Iterator[VerdictNumber]:
     try:
-        pbo = overfitting_of(tries)
-        yield _share("pbo", pbo.pbo, f"probability of backtest overfitting, {pbo.n_splits} blocks")
-        yield _count(
-            "effective_trials", effective_number_of_trials(tries.returns_TN), "independent candidates these are worth"
-        )
+        pbo = tries.overfitting
     except DataError:  # too few bars or candidates, or one with a constant return: there is no such number
         return
-
-
-def overfitting_of(tries: Tries) -> BacktestOverfitting:
-    """Returns the probability of backtest overfitting of everything that was tried, in as many blocks as fit.
-
-    Raises:
-        DataError: there are too few bars or candidates, or one has a constant return.
-    """
-    blocks = min(_BLOCKS, len(tries.returns_TN) // _BARS_A_BLOCK // 2 * 2)
-    if blocks < 2 or tries.returns_TN.shape[1] < 2:
-        raise DataError(
-            f"overfitting needs two candidates with bars on the same window but there are {tries.returns_TN.shape[1]}"
-        )
-    return probability_of_backtest_overfitting(tries.returns_TN, blocks)
+    room = len(tries.returns_TN) // 2 >= BLOCKS
+    why = f", no more for {tries.returns_TN.shape[1]:,} candidates" if room and pbo.n_splits < BLOCKS else ""
+    yield _share("pbo", pbo.pbo, f"probability of backtest overfitting, {pbo.n_splits} blocks{why}")
+    with suppress(DataError):
+        worth = effective_number_of_trials(tries.returns_TN)
+        yield _count("effective_trials", worth, "independent candidates these are worth")
 
 
 def _gaps(tries: Tries) -> Iterator[VerdictNumber]:
     if tries.without_series:
         yield _count("without_series", len(tries.without_series), "trials without a return series to judge by")
-    if tries.other_bars:
-        yield _count("other_bars", tries.other_bars, "evaluations with other bars than the most: ruined, or cut short")
+    if tries.left_out:
+        yield _count(
+            "other_bars", len(tries.left_out), "evaluations with other bars than the most: ruined, or cut short"
+        )
 
 
 def _seeds(comparison: Comparison) -> Iterator[VerdictNumber]:

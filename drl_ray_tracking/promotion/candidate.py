@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from drl_ray_tracking import names
+from drl_ray_tracking.analysis.evaluations import values_by_weights
 from drl_ray_tracking.analysis.runset import RunSet
 from drl_ray_tracking.errors import DataError
 from drl_ray_tracking.tracking.storage import below
@@ -26,7 +27,7 @@ class Candidate:
     Attributes:
         run_id: of its trial.
         step: lifetime env steps.
-        value: of the metric, in the evaluation at that step.
+        value: of the metric, in the evaluation of these weights.
         uri: where Tune keeps it: a path, or what pyarrow opens.
         pointer_id: the model that points at it; None where there is none.
         uploaded_id: the model its files were uploaded as; None where there is none yet.
@@ -45,7 +46,8 @@ def best_candidate(
 ) -> Candidate:
     """Returns the checkpoint with the best value of a metric, over all trials.
 
-    Only a value evaluated at the very step of a checkpoint counts for it. Of equal ones the earliest wins.
+    Only a value of the very weights of a checkpoint counts for it: with parallel evaluation it is the next result's.
+    Of equal ones the earliest wins.
 
     Raises:
         DataError: no checkpoint was evaluated; says what there is.
@@ -57,7 +59,7 @@ def best_candidate(
         storage = runs.runs.at[run_id, "storage_path"] if "storage_path" in runs.runs else None
         mine = known.get(str(run_id)) or list(_tune_checkpoints(str(storage), str(run_id)))
         checkpoints += len(mine)
-        values = runs.run_history(metric, str(run_id)).dropna()
+        values = values_by_weights(runs, metric, str(run_id))
         found += [
             Candidate(one.run_id, one.step, float(values.loc[one.step]), one.uri, one.pointer_id, one.uploaded_id)
             for one in mine

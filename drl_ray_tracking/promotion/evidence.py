@@ -6,16 +6,12 @@ On a test window the tries are the looks at it, since nothing was chosen there.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
-from drl_ray_tracking.analysis.overfitting import probability_of_backtest_overfitting
 from drl_ray_tracking.analysis.selection import deflated_sharpe_ratio
 from drl_ray_tracking.analysis.tries import Tries
 from drl_ray_tracking.errors import DataError
 from drl_ray_tracking.promotion.gates import Evidence
-
-_BLOCKS: Final = 16
-_BARS_A_BLOCK: Final = 2
 
 
 def evidence_of(
@@ -49,20 +45,16 @@ def evidence_of(
         if None in moments:
             raise DataError(missing["deflated_sharpe"])
         sharpe, bars, skewness, kurtosis = (float(moment or 0.0) for moment in moments)
-        n_trials = tries.looked_at if looks is None else looks
-        return deflated_sharpe_ratio(sharpe, bars, skewness, kurtosis, max(1, n_trials), tries.sharpe_variance)
-
-    def overfitting() -> float:
-        bars = len(tries.returns_TN)
-        blocks = min(_BLOCKS, bars // _BARS_A_BLOCK // 2 * 2)
-        return probability_of_backtest_overfitting(tries.returns_TN, max(2, blocks)).pbo
+        n_trials = max(1, tries.looked_at if looks is None else looks)
+        variance = tries.sharpe_variance if n_trials > 1 else 0.0
+        return deflated_sharpe_ratio(sharpe, bars, skewness, kurtosis, n_trials, variance)
 
     if stressed is None:
         missing["stressed_sharpe"] = "the sweep's env sets neither `fee` nor `slippage`, so no cost can be raised"
     return Evidence(
         trades=known("trades", kpis, "trades"),
         deflated_sharpe=computed("deflated_sharpe", deflated),
-        pbo=computed("pbo", overfitting),
+        pbo=computed("pbo", lambda: tries.overfitting.pbo),
         drawdown=known("drawdown", kpis, "max_drawdown"),
         stressed_sharpe=None if stressed is None else known("stressed_sharpe", stressed, "sharpe"),
         missing=missing,

@@ -118,7 +118,7 @@ def promote(
     policy = load_policy(candidate.uri, tracking_uri=uri)
     plain, costs = backtest_agent(policy, trial, market, config.window), raised_costs(trial, config.cost_factor)
     stressed = backtest_agent(policy, trial, market, config.window, costs).kpis if costs else None
-    tries = tries_of(runs, metric, run.data.tags.get(names.TAG_WINDOW_ID, ""))
+    tries = tries_of(runs, metric, run.data.tags.get(names.TAG_WINDOW_ID, ""), candidate.run_id)
     verdicts = judge(config.gates, evidence_of(plain.kpis, stressed, tries, looks=looks))
     with store_errors(uri):
         uploaded = replace(candidate, uploaded_id=_upload(uri, experiment_id, run, candidate))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from drl_ray_tracking.analysis.compare import compare
 from drl_ray_tracking.analysis.importance import importance, medians
+from drl_ray_tracking.analysis.page.seed_charts import parallel_coordinates
 from drl_ray_tracking.analysis.runset import RunSet
 from drl_ray_tracking.errors import ConfigurationError, DataError
 
@@ -72,3 +74,18 @@ def test_without_optuna_one_error_says_what_installs_it(make_runs: Any, monkeypa
     runs = searched(make_runs, 8)
     with pytest.raises(ConfigurationError, match=r"needs optuna, .*drl-ray-tracking\[importance\]"):
         importance(compare(runs), runs)
+
+
+@pytest.mark.parametrize("odd", ["inf", "-inf", "1e300"])
+def test_a_parameter_without_a_scale_is_a_choice(make_runs: Any, odd: str) -> None:
+    rng = np.random.default_rng(3)
+    clips = [(odd, "0.5")[number % 2] for number in range(10)]
+    runs = make_runs(
+        [
+            {"config_hash": f"h{n:02}", "value": float(n + rng.normal()), "param.lr": str(n), "param.grad_clip": clip}
+            for n, clip in enumerate(clips)
+        ]
+    )
+    comparison = compare(runs)
+    assert set(importance(comparison, runs).shares) == {"lr", "grad_clip"}
+    assert json.dumps(parallel_coordinates(comparison, runs).data, allow_nan=False)

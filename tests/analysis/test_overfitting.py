@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import linregress, rankdata
 
+from drl_ray_tracking.analysis import overfitting
 from drl_ray_tracking.analysis.selection import probability_of_backtest_overfitting
 from drl_ray_tracking.errors import DataError
 
@@ -131,3 +132,32 @@ def test_an_idle_trial_ranks_between_losers_and_winners():
 def test_bad_input_is_refused(returns, n_splits, message):
     with pytest.raises(DataError, match=message):
         probability_of_backtest_overfitting(returns, n_splits)
+
+
+def test_copies_and_ties_rank_as_if_all_were_put_in_order():
+    rng = np.random.default_rng(2)
+    returns = rng.normal(0.0, 0.01, size=(60, 5))
+    returns[:30, 3:] = 0.0  # idle over half of the time: ties of series that are not the same
+    every = returns[:, [0, 1, 1, 2, 3, 4, 4, 4]]
+    found = probability_of_backtest_overfitting(every, 6)
+    blocks = np.split(every, 6)
+
+    def sharpes(rows):
+        sd = rows.std(0, ddof=1)
+        return np.where(sd == 0.0, 0.0, rows.mean(0) / np.where(sd == 0.0, 1.0, sd)).round(12)
+
+    for logit, chosen in zip(found.logits, itertools.combinations(range(6), 3), strict=True):
+        inside = sharpes(np.concatenate([blocks[i] for i in chosen]))
+        ranks = rankdata(sharpes(np.concatenate([blocks[i] for i in range(6) if i not in chosen])))
+        rank = ranks[inside == inside.max()].mean()
+        assert logit == pytest.approx(math.log(rank / (9 - rank)), abs=1e-12)
+
+
+def test_so_many_candidates_that_it_would_take_long_get_fewer_blocks(monkeypatch):
+    returns = np.random.default_rng(0).normal(size=(64, 10))
+    assert overfitting.overfitting_in_blocks(returns).n_splits == 16
+    monkeypatch.setattr(overfitting, "_MOST_RATIOS", 10 * 1000)
+    assert overfitting.overfitting_in_blocks(returns).n_splits == 12
+    assert overfitting.overfitting_in_blocks(returns[:9]).n_splits == 4
+    with pytest.raises(DataError, match=r"two candidates .* but there are 1"):
+        overfitting.overfitting_in_blocks(returns[:, :1])

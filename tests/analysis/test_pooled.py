@@ -8,6 +8,7 @@ import pytest
 
 from drl_ray_tracking.analysis.pooled import OutOfSample, fold_table, pool, pooled_table
 from drl_ray_tracking.analysis.pooled_picture import pooled_equity
+from drl_ray_tracking.analysis.selection import deflated_sharpe_ratio, skewness_and_kurtosis
 from drl_ray_tracking.episodes.trading import sharpe_ratio
 from drl_ray_tracking.errors import DataError
 
@@ -82,3 +83,24 @@ def test_tables_and_picture_have_every_agent() -> None:
     assert len(fold_table(pooled)) == 2 * 2 * 2
     texts = {text.get_text().split()[0] for axes in pooled_equity(pooled).axes for text in axes.texts}
     assert {"a", "b"} <= texts
+
+
+def test_an_agent_that_never_traded_is_a_candidate_with_a_ratio_of_zero() -> None:
+    index = pd.date_range("2020-01-01", periods=200, freq="D")
+    moving = pd.Series(np.random.default_rng(1).normal(0.0018, 0.01, 200), index=index)
+    idle = OutOfSample("b", 1, 0, pd.Series(0.0, index=index))
+    best, other = pool([OutOfSample("a", 1, 0, moving), idle], periods_per_year=YEAR)
+    values = moving.to_numpy()
+    sharpe = sharpe_ratio(values, periods_per_year=1.0)
+    shape = skewness_and_kurtosis(values)
+    assert best.deflated == deflated_sharpe_ratio(sharpe, 200, *shape, 2, float(np.var([sharpe, 0.0], ddof=1)))
+    assert other.deflated is None
+
+
+def test_the_worst_seed_is_one_with_a_ratio_whatever_the_order() -> None:
+    moving = part("a", 1, 0).returns
+    idle = pd.Series(0.0, index=moving.index)
+    for first, second in ((idle, moving), (moving, idle)):
+        (pooled,) = pool([OutOfSample("a", 1, 0, first), OutOfSample("a", 2, 0, second)], periods_per_year=YEAR)
+        known = sharpe_ratio(moving.to_numpy(), periods_per_year=252.0)
+        assert pooled.kpis()["sharpe_worst_seed"] == pooled.kpis()["sharpe_best_seed"] == known

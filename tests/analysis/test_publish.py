@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from drl_ray_tracking import names
-from drl_ray_tracking.analysis import publish as module
+from drl_ray_tracking.analysis import evaluations
 from drl_ray_tracking.analysis.compare import compare
 from drl_ray_tracking.analysis.publish import publish, write_report
 from drl_ray_tracking.analysis.runs import load_runs
@@ -116,7 +116,7 @@ def test_a_description_stays_within_the_limit_of_a_tag(client: Any, sweep: tuple
 
 
 def test_a_report_is_a_folder_that_can_be_written_again(make_runs: Any, series: pd.DataFrame, tmp_path: Path) -> None:
-    runs = make_runs([{"name": HOSTILE, "value": 1.0}], series=series.assign(position=1.0))
+    runs = make_runs([{"name": HOSTILE, "history": [(2000, 1.0)]}], series=series.assign(position=1.0))
     folder = tmp_path / "a" / "report"
     page, report = write_report(compare(runs), runs, folder), folder / "report.md"
     assert page == folder / "report.html"
@@ -143,18 +143,21 @@ def test_a_report_is_a_folder_that_can_be_written_again(make_runs: Any, series: 
     assert not (folder / "equity_curve.png").exists(), "a picture of an earlier report would be a lie"
 
 
-def test_a_value_at_its_best_shows_the_evaluation_it_came_from(
+def test_a_value_shows_the_evaluation_it_came_from(
     make_runs: Any, series: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[int | None] = []
-    real = module.evaluation_at
-    monkeypatch.setattr(module, "evaluation_at", lambda bars, step: asked.append(step) or real(bars, step))
+    real = evaluations.evaluation_at
+    monkeypatch.setattr(evaluations, "evaluation_at", lambda bars, step: asked.append(step) or real(bars, step))
     runs = make_runs([{"history": [(1000, 3.0), (2000, 1.0)]}], series=series)
     write_report(compare(runs, at="best"), runs, tmp_path)
     assert set(asked) == {1000}
     asked.clear()
     write_report(compare(runs), runs, tmp_path)
-    assert set(asked) == {None}
+    assert set(asked) == {2000}
+    asked.clear()
+    write_report(compare(runs, at="budget", budget=1500), runs, tmp_path)
+    assert set(asked) == {1000}
 
 
 def test_runs_without_a_parent_cannot_be_published(make_runs: Any) -> None:

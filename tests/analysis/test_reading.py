@@ -171,7 +171,7 @@ def test_copies_can_be_turned_off(
     for _ in range(2):
         load_runs(store, tmp_path.name, metrics=METRICS, cache=how == "variable")
         assert asked.since() == {"files": 2}
-    assert not (isolated_home / "cache").exists()
+    assert not (isolated_home / "drl_track_cache").exists()
 
 
 def test_copies_may_lie_elsewhere_and_are_private(
@@ -181,7 +181,7 @@ def test_copies_may_lie_elsewhere_and_are_private(
     for _ in range(2):
         load_runs(store, tmp_path.name, metrics=METRICS)
     assert asked.since() == {"files": 2}
-    kept = [path for path in (tmp_path / "copies").rglob("*") if path.is_file()]
+    kept = list((tmp_path / "copies").rglob("*.parquet"))
     assert sorted(path.name for path in kept) == [names.HISTORIES_ARTIFACT] * 2
 
 
@@ -282,27 +282,50 @@ def test_an_artifact_store_out_of_reach_costs_a_few_tries(
 
 # --- the copies ------------------------------------------------------------------------------------------------
 
+STATE, OTHER_STATE = "0123456789abcdef", "fedcba9876543210"
+
 
 def test_old_copies_go_when_there_are_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
     cache = RunCache.of("http://ada:secret@host/")
     for age, run_id in enumerate(("old", "newer", "newest")):
-        cache.keep(run_id, "mark", "file", b"x" * 100)
-        path = cache.find(run_id, "mark", "file")
+        cache.keep(run_id, STATE, "file", b"x" * 100)
+        path = cache.find(run_id, STATE, "file")
         assert path is not None
         os.utime(path, (age, age))
     cache.prune(limit_bytes=250)
-    assert [cache.find(run_id, "mark", "file") is None for run_id in ("old", "newer", "newest")] == [True, False, False]
-    assert RunCache.of("http://ada:changed@host/").find("newest", "mark", "file"), "a new password, the same store"
-    assert RunCache.of("http://other/").find("newest", "mark", "file") is None
-    cache.keep("newest", "another mark", "file", b"y")
-    assert cache.find("newest", "mark", "file") is None, "of a run as it was before"
+    assert [cache.find(run_id, STATE, "file") is None for run_id in ("old", "newer", "newest")] == [True, False, False]
+    assert RunCache.of("http://ada:changed@host/").find("newest", STATE, "file"), "a new password, the same store"
+    assert RunCache.of("http://other/").find("newest", STATE, "file") is None
+    cache.keep("newest", OTHER_STATE, "file", b"y")
+    assert cache.find("newest", STATE, "file") is None, "of a run as it was before"
 
 
 def test_a_disk_that_takes_no_copy_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file"))
     cache = RunCache.of("http://host/")
-    cache.keep("run", "mark", "file", b"x")
+    cache.keep("run", STATE, "file", b"x")
     cache.prune()
-    assert cache.find("run", "mark", "file") is None
+    assert cache.find("run", STATE, "file") is None
+
+
+def test_only_what_the_cache_kept_is_ever_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path))
+    cache = RunCache.of("http://host/")
+    cache.keep("run", STATE, "file", b"x" * 100)
+    kept = cache.find("run", STATE, "file")
+    assert kept is not None
+    ours = kept.parents[2]
+    theirs = [
+        tmp_path / "thesis" / "data" / "only copy",
+        ours.parent / "thesis" / "data" / "only copy",
+        ours.parent / STATE / "run" / STATE / "no marker beside it",
+        ours / "notes" / "mine" / "not of a run",
+    ]
+    for path in theirs:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x" * 100)
+    cache.prune(limit_bytes=0)
+    assert cache.find("run", STATE, "file") is None
+    assert all(path.is_file() for path in theirs)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import stats
 from scipy.stats import norm
 
 from drl_ray_tracking.analysis import selection
@@ -150,3 +151,11 @@ def test_the_deflated_sharpe_ratio_falls_with_the_number_of_trials(sharpe, bars,
 def test_values_out_of_range_are_refused(call, message):
     with pytest.raises(DataError, match=message):
         call()
+
+
+def test_the_shape_of_returns_is_biased_and_not_in_excess():
+    returns = np.random.default_rng(0).standard_t(5, size=50)
+    expected = stats.skew(returns), stats.kurtosis(returns, fisher=False)
+    assert selection.skewness_and_kurtosis(returns) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(DataError, match="its shape is undefined"):
+        selection.skewness_and_kurtosis([0.1, 0.1, 0.1])

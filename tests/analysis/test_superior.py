@@ -69,3 +69,11 @@ def test_without_arch_one_error_says_what_installs_it(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "arch.bootstrap", None)
     with pytest.raises(ConfigurationError, match=r"needs arch, which is not installed.*drl-ray-tracking\[arch\]"):
         superior_predictive_ability(drawn(0.0), np.zeros(300), rng=rng())
+
+
+def test_a_candidate_that_earns_a_constant_more_is_better_and_one_that_earns_less_is_not() -> None:
+    benchmark = drawn(0.0)[:, 0]
+    shifted = np.column_stack([benchmark + 0.01, benchmark - 0.01, benchmark, drawn(0.0, 1)[:, 0]])
+    assert superior_predictive_ability(shifted, benchmark, rng=rng(), n_resamples=50).consistent == 0.0
+    assert superior_candidates(shifted, benchmark, rng=rng(), n_resamples=50).tolist() == [True, False, False, False]
+    assert superior_predictive_ability(shifted[:, 1:3], benchmark, rng=rng()).consistent == 1.0

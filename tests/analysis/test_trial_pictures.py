@@ -181,6 +181,9 @@ def test_the_distribution_leaves_flat_bars_out_and_says_how_many(episode: Episod
     shortfall = earned[earned <= risk].mean()
     assert f"expected shortfall\n{100 * shortfall:+.2f} %".replace("-", "−") in said
     assert f"worst {100 * earned.min():+.2f} %".replace("-", "−") in said
+    standard = (earned - earned.mean()) / earned.std()
+    shape = f"skewness {np.mean(standard**3):.2f}\nkurtosis {np.mean(standard**4):.1f}".replace("-", "−")
+    assert shape in said, "biased, as everywhere"
     assert png(figure)
     with pytest.raises(DataError, match="only 0 bars with a position"):
         return_distribution(episode([0.0] * 10), "x")

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from drl_ray_tracking.analysis.compare import compare
 from drl_ray_tracking.analysis.overfitting import probability_of_backtest_overfitting
-from drl_ray_tracking.analysis.runset import RunSet, Unreadable
+from drl_ray_tracking.analysis.runset import RunSet
 from drl_ray_tracking.analysis.selection import deflated_sharpe_ratio
 from drl_ray_tracking.analysis.tries import tries_of
 from drl_ray_tracking.analysis.verdict import ENOUGH, Evidence, evidence, judged
 from drl_ray_tracking.errors import DataError
+from tests.analysis.kept import METRIC, Kept, evaluated, run_set
 from tests.analysis.noise import Search, annualised
 
-METRIC = "eval/trading/sharpe"
 SEARCHES = 1000
 
 
@@ -71,67 +70,6 @@ def test_the_probability_of_overfitting_averages_one_half_under_noise() -> None:
 # --- from runs ---------------------------------------------------------------------------------------------
 
 
-class Kept:
-    """A source that has evaluation series in memory."""
-
-    def __init__(self, series: dict[str, pd.DataFrame]) -> None:
-        self._series = series
-
-    def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> tuple[pd.DataFrame, tuple[Unreadable, ...]]:
-        raise AssertionError("all is loaded")
-
-    def series(self, run_id: str) -> pd.DataFrame:
-        if run_id not in self._series:
-            raise DataError(f"run {run_id} kept no series")
-        return self._series[run_id].copy()
-
-
-def evaluated(returns_ET: np.ndarray) -> pd.DataFrame:
-    """A run's series: an evaluation every 100 env steps, one episode each."""
-    parts = []
-    for number, returns in enumerate(returns_ET, start=1):
-        equity = np.concatenate([[1.0], np.cumprod(1.0 + returns)])
-        parts.append(
-            pd.DataFrame(
-                {
-                    "iteration": number,
-                    "step": 100 * number,
-                    "episode": 0,
-                    "bar": np.arange(len(equity)),
-                    "equity": equity,
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True)
-
-
-def run_set(series: dict[str, pd.DataFrame], values: dict[str, list[float]], windows: dict[str, str]) -> RunSet:
-    ids = list(values)
-    runs = pd.DataFrame(
-        {
-            "name": [f"run {run}" for run in ids],
-            "status": "FINISHED",
-            "seed": [str(number) for number in range(len(ids))],
-            "config_hash": "abc",
-            "window_id": [windows[run] for run in ids],
-        },
-        index=pd.Index(ids, name="run_id"),
-    )
-    points = [
-        {"run_id": run, "metric": METRIC, "step": 100 * step, "value": value, "time_ms": step}
-        for run, own in values.items()
-        for step, value in enumerate(own, start=1)
-    ]
-    return RunSet(
-        runs=runs,
-        histories=pd.DataFrame(points),
-        metrics=(METRIC,),
-        loaded=frozenset({METRIC}),
-        source=Kept(series),
-        test_evaluations=2,
-    )
-
-
 def example(edge: float) -> RunSet:
     rng = np.random.default_rng(5)
     returns = {run: 0.01 * (rng.normal(size=(3, 400)) + edge) for run in ("a", "b", "c", "elsewhere")}
@@ -146,7 +84,7 @@ def test_every_evaluation_on_the_same_bars_is_a_try_and_others_are_not() -> None
     assert (tries.looked_at, tries.returns_TN.shape) == (9, (400, 9))
     assert set(tries.keys) == {(run, 100 * step) for run in "abc" for step in (1, 2, 3)}
     one = runs.series("b").query("step == 200")["equity"].pct_change().dropna().to_numpy()
-    np.testing.assert_allclose(tries.chosen("b", 250), one, rtol=1e-12)
+    np.testing.assert_allclose(tries.chosen("b", 250), one, rtol=1e-12, atol=1e-15)
     with pytest.raises(DataError, match="no return series"):
         tries.chosen("b", 50)
 

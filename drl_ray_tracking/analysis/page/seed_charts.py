@@ -11,7 +11,7 @@ import pandas as pd
 
 from drl_ray_tracking.analysis.comparison import LEAST_SEEDS, Comparison
 from drl_ray_tracking.analysis.curves import evenly, over_seeds
-from drl_ray_tracking.analysis.importance import Importance, medians
+from drl_ray_tracking.analysis.importance import Importance, medians, numbers_of
 from drl_ray_tracking.analysis.inputs import FloatArray
 from drl_ray_tracking.analysis.intervals import performance_profile
 from drl_ray_tracking.analysis.labels import cut
@@ -263,8 +263,8 @@ def parallel_coordinates(comparison: Comparison, runs: RunSet) -> Chart:
 
 def _scaled(column: pd.Series[Any]) -> tuple[FloatArray, list[tuple[float, str]]]:
     """Returns a column as heights in [0, 1], and ticks (height, text): numbers by size, texts one above the other."""
-    numbers = pd.to_numeric(column, errors="coerce")
-    if numbers.notna().all():
+    numbers = numbers_of(column)
+    if numbers is not None:
         values = numbers.to_numpy(dtype=np.float64)
         distinct = np.unique(values)
         scaled = np.log(values) if distinct[0] > 0.0 and distinct[-1] / distinct[0] >= 100.0 else values

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
-import pandas as pd
 
 from drl_ray_tracking.analysis.comparison import SEED, Comparison
-from drl_ray_tracking.analysis.equity import BarReturns, EquityCurve, bar_returns, equity_curves, evaluation_at
+from drl_ray_tracking.analysis.equity import BarReturns, EquityCurve, bar_returns, equity_curves
+from drl_ray_tracking.analysis.evaluations import evaluation_of, judged_bars
 from drl_ray_tracking.analysis.inputs import FloatArray
 from drl_ray_tracking.analysis.page import market_charts
 from drl_ray_tracking.analysis.page.blocks import Block, Column, Section, Sentence, Table, number_cell, text_cell
@@ -19,7 +19,6 @@ from drl_ray_tracking.analysis.runset import RunSet
 from drl_ray_tracking.analysis.sensitivity import cost_sensitivity, regimes
 from drl_ray_tracking.analysis.superior import superior_predictive_ability
 from drl_ray_tracking.analysis.tables import number
-from drl_ray_tracking.analysis.verdict import overfitting_of
 from drl_ray_tracking.errors import DataError, TrackingError
 
 _MOST_SYMBOLS: Final = 4
@@ -81,19 +80,10 @@ def trusted_sections(comparison: Comparison, runs: RunSet, link: Link) -> Iterat
     )
 
 
-def _evaluation(comparison: Comparison, runs: RunSet, run_id: str, step: int | None) -> pd.DataFrame:
-    """Returns the bars of a run's evaluation that its value came from."""
-    exact = comparison.at != "last" and comparison.metric.startswith("eval/")
-    series = runs.series(run_id)
-    if not exact or step is None:
-        return evaluation_at(series)
-    before = series[series["step"] <= step]
-    return evaluation_at(series if before.empty else before)
-
-
 def _best_bars(comparison: Comparison, runs: RunSet) -> BarReturns:
     best = comparison.best_run
-    return bar_returns(_evaluation(comparison, runs, best.run_id, best.step))
+    bars = evaluation_of(runs, comparison.metric, best.run_id, best.step)
+    return bar_returns(judged_bars(bars, comparison.metric))
 
 
 def _equity(comparison: Comparison, runs: RunSet) -> Iterator[Block]:
@@ -104,7 +94,7 @@ def _equity(comparison: Comparison, runs: RunSet) -> Iterator[Block]:
     by_symbol: dict[str, list[tuple[str, EquityCurve]]] = {}
     for run_id in wanted:
         try:
-            for curve in equity_curves(_evaluation(comparison, runs, run_id, steps[run_id])):
+            for curve in equity_curves(evaluation_of(runs, comparison.metric, run_id, steps[run_id])):
                 by_symbol.setdefault(curve.symbol, []).append((names[run_id], curve))
         except TrackingError as error:
             yield Sentence(f"Of {names[run_id]} no equity is drawn: {error}.", muted=True)
@@ -123,7 +113,7 @@ def _luck(comparison: Comparison) -> Block:
 def _logits(comparison: Comparison) -> Block:
     if comparison.tries is None:
         raise DataError("nothing was judged")
-    return market_charts.logits(overfitting_of(comparison.tries))
+    return market_charts.logits(comparison.tries.overfitting)
 
 
 def _superior(comparison: Comparison, runs: RunSet) -> Block:
