@@ -19,18 +19,18 @@ _TOLD_APART_BY: Final = ("symbol", "window", "timestamp", "price", "equity", "ba
 
 
 def weights_step(runs: RunSet, run_id: str, step: int) -> int:
-    """Returns the env steps of the weights that a run's last evaluation at or before an env step scored.
+    """Returns the env steps of the weights that were scored in a run's result at an env step.
 
     A point stands at the env steps of its result; with parallel evaluation its evaluation is of the weights before
-    that. Where no run says which weights were scored, they are taken to be those at the step.
+    that. Where the run does not say which weights were scored, they are taken to be those at the step.
     """
     marker = runs.evaluation_marker
     if marker is None:
         return step
     if marker not in runs.loaded:  # what is read now need not be read of every run
         runs = replace(runs, runs=runs.runs.loc[[run_id]])
-    scored = runs.run_history(marker, run_id).dropna().loc[:step]
-    return int(scored.iloc[-1]) if len(scored) else step
+    scored = runs.run_history(marker, run_id).dropna()
+    return int(scored.loc[step]) if step in scored.index else step
 
 
 def values_by_weights(runs: RunSet, metric: str, run_id: str) -> pd.Series[float]:
