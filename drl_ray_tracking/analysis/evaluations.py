@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -19,18 +20,18 @@ _TOLD_APART_BY: Final = ("symbol", "window", "timestamp", "price", "equity", "ba
 
 
 def weights_step(runs: RunSet, run_id: str, step: int) -> int:
-    """Returns the env steps of the weights that a run's last evaluation at or before an env step scored.
+    """Returns the env steps of the weights that were scored in a run's result at an env step.
 
     A point stands at the env steps of its result; with parallel evaluation its evaluation is of the weights before
-    that. Where no run says which weights were scored, they are taken to be those at the step.
+    that. Where the run does not say which weights were scored, they are taken to be those at the step.
     """
     marker = runs.evaluation_marker
     if marker is None:
         return step
     if marker not in runs.loaded:  # what is read now need not be read of every run
         runs = replace(runs, runs=runs.runs.loc[[run_id]])
-    scored = runs.run_history(marker, run_id).dropna().loc[:step]
-    return int(scored.iloc[-1]) if len(scored) else step
+    scored = runs.run_history(marker, run_id).dropna()
+    return int(scored.loc[step]) if step in scored.index else step
 
 
 def values_by_weights(runs: RunSet, metric: str, run_id: str) -> pd.Series[float]:
@@ -64,7 +65,9 @@ def evaluation_of(runs: RunSet, metric: str, run_id: str, step: int) -> pd.DataF
 
 
 def judged_bars(series: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Returns the bars of a series that a metric measures, each once: of one agent, repeated passes left out.
+    """Returns the bars of a series that a metric measures, each once.
+
+    Those of the agent and the symbol that it names; passes that repeat another are left out.
 
     Args:
         series: of one or more evaluations, columns as `RunSet.series` describes them.
@@ -74,7 +77,7 @@ def judged_bars(series: pd.DataFrame, metric: str) -> pd.DataFrame:
         DataError: several agents have bars in it, and the metric is of none of them: they share a market, whose bars
             count once.
     """
-    return _once(_of_one_agent(series, metric))
+    return _once(_of_one_symbol(_of_one_agent(series, metric), metric))
 
 
 def _of_one_agent(series: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -84,15 +87,31 @@ def _of_one_agent(series: pd.DataFrame, metric: str) -> pd.DataFrame:
     agents = sorted(set(owners.unique()) - {""})
     if len(agents) < 2:
         return series
-    kind, _, rest = names.mlflow_name(metric).removeprefix("eval/").partition("/")
-    named = [agent for agent in agents if kind == "agent" and rest.startswith(f"{agent.replace('/', '-')}/")]
+    named = _named(metric, "agent", agents)
     if len(named) != 1:
         raise DataError(
             f"its bars are those of {len(agents)} agents on one market ({', '.join(agents[:5])}), and {metric} is of "
-            f"none of them alone: compare on a metric of one agent, such as eval/agent/{agents[0]}/trading/sharpe"
+            f"none of them alone: compare on a metric of one agent, such as {_part('agent', agents[0])}trading/sharpe"
         )
-    own: pd.DataFrame = series[owners == named[0]]
-    return own
+    return series.loc[owners == named[0], :]
+
+
+def _of_one_symbol(series: pd.DataFrame, metric: str) -> pd.DataFrame:
+    if "symbol" not in series or "/by_symbol/" not in metric:
+        return series
+    symbols = series["symbol"].astype(str)
+    named = _named(metric, "trading/by_symbol", symbols.unique())
+    return series.loc[symbols == named[0], :] if named else series
+
+
+def _named(metric: str, kind: str, among: Iterable[str]) -> list[str]:
+    published = names.mlflow_name(metric)
+    return [one for one in among if f"/{_part(kind, one).removeprefix('eval/')}" in published]
+
+
+def _part(kind: str, name: str) -> str:
+    """Returns the beginning of a metric's name, up to what it is of: a slash in that would be another part."""
+    return names.legal_metric_name("/".join(["eval", kind, name.replace("/", "-")])) + "/"
 
 
 def _once(series: pd.DataFrame) -> pd.DataFrame:

@@ -63,11 +63,15 @@ class TrainedAgent:
     def returns(self, split: str = "validation") -> pd.Series[float]:
         """Returns the net return of every bar of a split's evaluation, indexed by the time the bar ended.
 
+        A bar without a mark is part of the next one, and after a ruin nothing is earned.
+
         Raises:
             DataError: the service kept no marked-to-market episodes with timestamps of that split.
         """
         import numpy as np
         import pandas as pd
+
+        from drl_ray_tracking.analysis.bars import bars_of
 
         parts = []
         for record in self.episodes.get(split, ()):
@@ -75,8 +79,8 @@ class TrainedAgent:
                 continue
             stamps = record.timestamp[1:]
             index = pd.to_datetime(stamps, unit="s") if stamps.dtype.kind in "fiu" else pd.to_datetime(stamps)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                parts.append(pd.Series(record.equity[1:] / record.equity[:-1] - 1.0, index=index))
+            bars = bars_of(np.asarray(record.equity, dtype=np.float64))
+            parts.append(pd.Series(bars.returns, index=index[bars.ends - 1]))
         if not parts:
             raise DataError(
                 f"{self.name} has no {split} episodes with equity and timestamps; it has {sorted(self.episodes)}"

@@ -28,11 +28,17 @@ def raw(make_runs: Any) -> RunSet:
     return replace(told, histories=renamed, metrics=both, loaded=frozenset(both))
 
 
+def lagging(runs: RunSet) -> pd.DataFrame:
+    """The histories of parallel evaluation: a result's evaluation is of the weights 100 env steps before it."""
+    told = runs.histories
+    return told.assign(value=told["value"].where(told["metric"] != RAW_MARKER, told["step"] - 100.0))
+
+
 def test_raw_names_are_read_by_the_vocabulary(raw: RunSet) -> None:
     assert raw.resolve(METRIC) == raw.resolve(names.tune_path(METRIC)) == RAW
     assert raw.evaluation_marker == RAW_MARKER
     assert compare(raw, metric=METRIC, at="best").best_run.value == 2.0
-    assert weights_step(raw, "r00", 250) == 200
+    assert weights_step(replace(raw, histories=lagging(raw)), "r00", 200) == 100
     raw.runs["objective"], raw.runs["objective_mode"] = METRIC, "min"
     assert objective_of(raw) == (RAW, "min")
 

@@ -132,6 +132,14 @@ def test_of_several_agents_the_one_is_judged_that_the_metric_names() -> None:
         judged_bars(series, "eval/module/a1/trading/sharpe")
 
 
+@pytest.mark.parametrize("prefix", ["eval", "evaluation/env_runners"])
+def test_of_several_symbols_the_one_is_judged_that_the_metric_names(prefix: str) -> None:
+    one, other = evaluated([GOOD]).assign(symbol="BTC/USD"), evaluated([BAD]).assign(symbol="ETH/USD", episode=1)
+    both = pd.concat([one, other], ignore_index=True)
+    assert set(judged_bars(both, f"{prefix}/trading/by_symbol/ETH-USD/sharpe")["symbol"]) == {"ETH/USD"}
+    assert len(judged_bars(both, f"{prefix}/trading/sharpe")) == len(both)
+
+
 def test_a_pass_that_repeats_another_adds_no_bars() -> None:
     once = evaluated([GOOD, BAD])
     passes = pd.concat([once.assign(episode=number) for number in range(10)], ignore_index=True)

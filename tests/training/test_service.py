@@ -97,6 +97,17 @@ def test_returns_are_those_of_the_equity_and_carry_their_bars_times() -> None:
         agent("a", episodes={"validation": (record,)}).returns("test")
 
 
+def test_returns_over_gaps_and_after_a_ruin_are_those_of_the_kpis() -> None:
+    stamps = np.arange(5) * 60.0
+    gap = EpisodeRecord(0.0, 4, equity=np.array([100.0, np.nan, 80.0, 80.0, 40.0]), timestamp=stamps)
+    ruin = EpisodeRecord(0.0, 4, equity=np.array([100.0, 110.0, -5.0, -10.0, -20.0]), timestamp=stamps)
+    returns = agent("a", episodes={"validation": (gap,)}).returns()
+    np.testing.assert_allclose(returns.to_numpy(), [-0.2, 0.0, -0.5])
+    assert returns.index[0] == pd.Timestamp(120, unit="s")
+    fallen = agent("a", episodes={"validation": (ruin,)}).returns()
+    np.testing.assert_allclose(fallen.to_numpy(), [0.1, -1.0, 0.0, 0.0])
+
+
 def test_a_class_with_the_method_is_a_service() -> None:
     class Mine:
         def create_env_and_train_agents(
