@@ -23,7 +23,8 @@ from drl_ray_tracking.tracking.courier_status import LOCK_FILE, LOG_FILE
 from drl_ray_tracking.tracking.locks import hold_lock
 from drl_ray_tracking.tracking.mlflow_sink import MlflowSink, bounded_requests
 from drl_ray_tracking.tracking.repair import quarantined
-from drl_ray_tracking.tracking.sink import Sink
+from drl_ray_tracking.tracking.sink import Sink, SinkUnavailableError
+from drl_ray_tracking.tracking.target import working_folder
 
 _log = logging.getLogger(__name__)
 _LOCK_PATIENCE_S: Final = 1.0
@@ -76,7 +77,7 @@ def carry(directory: Path, *, orphan_limit_s: float = ORPHAN_LIMIT_S) -> bool:
         return False
     try:
         one = Courier(directory, _mlflow_sink, orphan_limit_s=orphan_limit_s)
-        # MLflow roots a new SQLite store's `Default` experiment in the working directory, see `_mlflow_sink`.
+        # MLflow roots a new database's `Default` experiment in the working directory, see `_mlflow_sink`.
         with bounded_requests(), chdir(directory):
             complete = one.run()
         if complete and not one.progress.refused and not quarantined(directory):
@@ -87,9 +88,15 @@ def carry(directory: Path, *, orphan_limit_s: float = ORPHAN_LIMIT_S) -> bool:
 
 
 def _mlflow_sink(opening: events.Open) -> Sink:
-    location = opening["artifact_location"]
-    if location and location.startswith("/"):
-        os.chdir(Path(location).parent)
+    folder = working_folder(opening["tracking_uri"], opening["artifact_location"])
+    try:
+        if folder is not None:
+            os.chdir(folder)
+    except OSError as error:
+        raise SinkUnavailableError(
+            f"the store {opening['tracking_uri']} is out of reach: {folder} cannot be entered ({error.strerror}). "
+            "Bring the directory back; where the store is gone for good, delete the journal"
+        ) from error
     return MlflowSink(opening["tracking_uri"], opening["registry_uri"])
 
 

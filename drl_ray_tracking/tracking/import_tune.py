@@ -71,7 +71,7 @@ def import_tune(
     past = read_experiment(Place.at(folder))
     target = resolve_target(tracking_uri)
     sweep_id = str(past.identity.get("sweep_id") or _digest(past))
-    # MLflow roots a new SQLite store's `Default` experiment in the working directory.
+    # MLflow roots a new database's `Default` experiment in the working directory.
     beside: AbstractContextManager[object] = (
         chdir(Path(target.artifact_root).parent) if target.artifact_root else nullcontext()
     )
