@@ -17,17 +17,36 @@ from pathlib import Path
 from typing import Final
 
 from drl_ray_tracking.errors import JournalError
+from drl_ray_tracking.home import HOME_VARIABLE
 from drl_ray_tracking.tracking import events
 from drl_ray_tracking.tracking.courier import ORPHAN_LIMIT_S, Courier
 from drl_ray_tracking.tracking.courier_status import LOCK_FILE, LOG_FILE
 from drl_ray_tracking.tracking.locks import hold_lock
-from drl_ray_tracking.tracking.mlflow_sink import MlflowSink, bounded_requests
+from drl_ray_tracking.tracking.mlflow_sink import TOKEN_FILE_VARIABLE, MlflowSink, bounded_requests
 from drl_ray_tracking.tracking.repair import quarantined
 from drl_ray_tracking.tracking.sink import Sink, SinkUnavailableError
 from drl_ray_tracking.tracking.target import working_folder
 
 _log = logging.getLogger(__name__)
 _LOCK_PATIENCE_S: Final = 1.0
+_PATHS: Final = (  # variables that name a file or directory: relative to where the driver works
+    HOME_VARIABLE,
+    TOKEN_FILE_VARIABLE,
+    "MLFLOW_TRACKING_SERVER_CERT_PATH",
+    "MLFLOW_TRACKING_CLIENT_CERT_PATH",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "AWS_CA_BUNDLE",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "PGPASSFILE",
+    "PGSSLROOTCERT",
+    "PGSSLCERT",
+    "PGSSLKEY",
+)
 
 
 def start(directory: Path, credentials: dict[str, str] | None = None) -> None:
@@ -38,7 +57,7 @@ def start(directory: Path, credentials: dict[str, str] | None = None) -> None:
         credentials: variables for the courier's environment only, such as MLFLOW_TRACKING_TOKEN.
     """
     package_root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, **(credentials or {})}
+    environment = {**os.environ, **(credentials or {}), **_absolute_paths()}
     environment["PYTHONPATH"] = os.pathsep.join(
         part for part in (package_root, environment.get("PYTHONPATH", "")) if part
     )
@@ -78,13 +97,19 @@ def carry(directory: Path, *, orphan_limit_s: float = ORPHAN_LIMIT_S) -> bool:
     try:
         one = Courier(directory, _mlflow_sink, orphan_limit_s=orphan_limit_s)
         # MLflow roots a new database's `Default` experiment in the working directory, see `_mlflow_sink`.
-        with bounded_requests(), chdir(directory):
+        with bounded_requests(credentials=_absolute_paths()), chdir(directory):
             complete = one.run()
         if complete and not one.progress.refused and not quarantined(directory):
             shutil.rmtree(directory, ignore_errors=True)
     finally:
         os.close(lock)
     return complete
+
+
+def _absolute_paths() -> dict[str, str]:
+    """Returns the variables of `_PATHS` that are relative, made absolute: a courier works in another directory."""
+    given = {name: os.environ.get(name, "") for name in _PATHS}
+    return {name: str(Path(path).absolute()) for name, path in given.items() if path and path[0] not in "/~"}
 
 
 def _mlflow_sink(opening: events.Open) -> Sink:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,10 +13,12 @@ from drl_ray_tracking import MLflowTrackingCallback
 from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.tracking.courier_process import carry
 from drl_ray_tracking.tracking.courier_status import read_status
+from drl_ray_tracking.tracking.spool import Spool
 from drl_ray_tracking.tracking.target import artifact_place, resolve_target, working_folder
 from tests.network import free_port
 from tests.tracking.journals import opening, result, sweep, sweep_end, trial, trial_end
 from tests.tracking.test_courier import left_behind
+from tests.waiting import wait_until
 
 
 def test_a_relative_place_for_artifacts_is_below_the_working_directory(
@@ -83,3 +87,34 @@ def test_a_sqlite_store_that_is_gone_is_out_of_reach_and_named(tmp_path: Path) -
     assert status is not None
     assert f"{tmp_path}/gone cannot be entered" in status.message
     assert Path.cwd() == cwd
+
+
+@pytest.mark.mlflow
+def test_paths_in_the_environment_are_relative_to_where_the_driver_works(
+    sqlite_store: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DRL_TRACK_HOME", "own")
+    (tmp_path / "token").write_text("t0k3n")
+    monkeypatch.setenv("DRL_TRACK_TOKEN_FILE", "token")
+    opened: Any = opening(sqlite_store())[2]
+    spool = Spool.open(opened, credentials={})
+    for event in [sweep(), trial("a"), result("a", 1), trial_end("a"), sweep_end()]:
+        assert spool.append(*event)
+    assert spool.close(60.0)
+    wait_until(lambda: not spool.directory.exists(), timeout_s=20, what="the delivered journal is removed")
+    assert {path.name for path in (tmp_path / "own").iterdir()} == {"journals", "locks"}
+
+
+@pytest.mark.mlflow
+def test_what_is_delivered_in_this_process_finds_them_too(
+    sqlite_store: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DRL_TRACK_HOME", "own")
+    (tmp_path / "token").write_text("t0k3n")
+    monkeypatch.setenv("DRL_TRACK_TOKEN_FILE", "token")
+    written = [opening(sqlite_store()), sweep(), trial("a"), trial_end("a"), sweep_end()]
+    assert carry(left_behind(written), orphan_limit_s=0.0)
+    assert list((tmp_path / "own" / "locks").iterdir())
+    assert os.environ["DRL_TRACK_HOME"] == "own"
