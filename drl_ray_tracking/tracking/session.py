@@ -100,12 +100,15 @@ class Session:
         return status.progress.runs if status is not None else {}
 
     def wait(self, seq: int) -> bool:
-        """Waits within bounds until an event is in the store; returns at once where the store is out of reach."""
+        """Waits within bounds until an event is in the store; returns at once where the store is out of reach.
+
+        An event that could not be written down yet has number 0.
+        """
         done = self.spool.wait_for(
             lambda now: now.progress.acked >= seq or now.phase in (courier_status.REFUSED, courier_status.RETRYING),
             timeout_s=self.wishes.drain_timeout_s,
         )
-        return done is not None and done.progress.acked >= seq
+        return seq > 0 and done is not None and done.progress.acked >= seq
 
     def close(self, status: str) -> bool:
         """Takes this process's part back, waits for delivery within bounds; returns whether all has arrived."""
