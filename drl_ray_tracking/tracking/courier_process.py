@@ -77,7 +77,8 @@ def start(directory: Path, credentials: dict[str, str] | None = None) -> None:
 def carry(directory: Path, *, orphan_limit_s: float = ORPHAN_LIMIT_S) -> bool:
     """Delivers a journal in this process; returns whether everything was delivered.
 
-    A journal delivered in full is deleted, except where runs refused it or damaged files were moved aside.
+    A journal delivered in full is deleted, except where runs refused it, something in it could not be understood or
+    damaged files were moved aside.
     Returns False at once where a courier already serves it.
 
     Args:
@@ -99,7 +100,8 @@ def carry(directory: Path, *, orphan_limit_s: float = ORPHAN_LIMIT_S) -> bool:
         # MLflow roots a new database's `Default` experiment in the working directory, see `_mlflow_sink`.
         with bounded_requests(credentials=_absolute_paths()), chdir(directory):
             complete = one.run()
-        if complete and not one.progress.refused and not quarantined(directory):
+        left = one.progress.refused or one.progress.malformed or quarantined(directory)
+        if complete and not left:
             shutil.rmtree(directory, ignore_errors=True)
     finally:
         os.close(lock)

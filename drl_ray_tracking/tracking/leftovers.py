@@ -66,5 +66,11 @@ def _sync(directory: Path, say: Callable[[str], None]) -> bool:
             "not needed."
         )
         return True
+    if status is not None and status.progress.lost:
+        say(
+            f"{directory.name}: {waiting} events delivered, {status.progress.lost} lost: "
+            f"{directory / courier_status.LOG_FILE} says why. Delete the directory if it is not needed."
+        )
+        return True
     say(f"{directory.name}: {waiting} events delivered")
     return True

@@ -22,7 +22,7 @@ from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError, JournalError
 from drl_ray_tracking.home import HOME_VARIABLE
 from drl_ray_tracking.tracking import courier_process, courier_status, events
-from drl_ray_tracking.tracking.courier_status import CourierStatus, read_status
+from drl_ray_tracking.tracking.courier_status import LOG_FILE, CourierStatus, read_status
 from drl_ray_tracking.tracking.journal import (
     DamagedJournalError,
     JournalWriter,
@@ -269,14 +269,16 @@ class Spool:
                 self.queued(),
                 self.directory,
                 (status.message or status.phase) if status else "no courier has answered",
-                self.directory / courier_status.LOG_FILE,
+                self.directory / LOG_FILE,
             )
-        missing = self._lost + self._damaged
+        left_out = status.progress.malformed if status is not None else 0
+        missing = self._lost + self._damaged + left_out
         if missing:
+            damage = "the journal was damaged" if self._damaged else f"see {self.directory / LOG_FILE}"
             _log.error(
                 "%d events of this sweep are lost for good (%s); its run is tagged %s",
                 missing,
-                self._loss_reason or "the journal was damaged",
+                self._loss_reason or damage,
                 names.TAG_DEGRADED,
             )
         self._let_go()
