@@ -21,7 +21,7 @@ from drl_ray_tracking.home import HOME_VARIABLE
 from drl_ray_tracking.tracking import events
 from drl_ray_tracking.tracking.courier import ORPHAN_LIMIT_S, Courier
 from drl_ray_tracking.tracking.courier_status import LOCK_FILE, LOG_FILE
-from drl_ray_tracking.tracking.locks import hold_lock
+from drl_ray_tracking.tracking.locks import hold_lock, release
 from drl_ray_tracking.tracking.mlflow_sink import TOKEN_FILE_VARIABLE, MlflowSink, bounded_requests
 from drl_ray_tracking.tracking.repair import quarantined
 from drl_ray_tracking.tracking.sink import Sink, SinkUnavailableError
@@ -104,7 +104,7 @@ def carry(directory: Path, *, orphan_limit_s: float = ORPHAN_LIMIT_S) -> bool:
         if complete and not left:
             shutil.rmtree(directory, ignore_errors=True)
     finally:
-        os.close(lock)
+        release(lock)
     return complete
 
 

@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar
 
 from drl_ray_tracking.errors import ConfigurationError, JournalError
 from drl_ray_tracking.home import HOME_VARIABLE, home
-from drl_ray_tracking.tracking.locks import hold_lock, is_locked
+from drl_ray_tracking.tracking.locks import hold_lock, is_locked, release
 
 _T = TypeVar("_T")
 SCHEMA_VERSION: Final = 1
@@ -189,7 +189,7 @@ class JournalWriter:
                 self._connection.close()
                 self._connection = None
             if self._driver_lock is not None:
-                os.close(self._driver_lock)
+                release(self._driver_lock)
                 self._driver_lock = None
 
     def _open_segment(self, first: int) -> None:

@@ -21,7 +21,7 @@ from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.tracking import courier_status, events
 from drl_ray_tracking.tracking.checkpoint_policy import CheckpointWishes
 from drl_ray_tracking.tracking.identity import person_and_code, working_diff
-from drl_ray_tracking.tracking.locks import join_sweep
+from drl_ray_tracking.tracking.locks import join_sweep, release
 from drl_ray_tracking.tracking.spool import Spool
 from drl_ray_tracking.tracking.target import Target
 from drl_ray_tracking.trials.redaction import redact
@@ -115,7 +115,7 @@ class Session:
         if not self.is_mine or self._part is None:
             return True
         # Before the last word: its own courier must not take this process for another that stays.
-        os.close(self._part)
+        release(self._part)
         self._part = None
         self.spool.append(events.SWEEP_END, "", events.SweepEnd(status=status, tags={}))
         return self.spool.close(self.wishes.drain_timeout_s)
