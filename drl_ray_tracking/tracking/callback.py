@@ -28,7 +28,7 @@ from drl_ray_tracking.tracking.recording import Publish, Recording
 from drl_ray_tracking.tracking.spool import Spool
 from drl_ray_tracking.tracking.spool import journal_limit_mb as spool_limit_mb
 from drl_ray_tracking.tracking.system_metrics import checked_interval
-from drl_ray_tracking.tracking.target import checked_registry, resolve_target
+from drl_ray_tracking.tracking.target import artifact_place, checked_registry, resolve_target
 from drl_ray_tracking.trials.identity import RUN_NAME, check_run_name
 from drl_ray_tracking.trials.metrics import MetricSelection, NameMode, checked_globs
 from drl_ray_tracking.trials.redaction import known_secrets
@@ -73,7 +73,7 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
             event files alone.
         log_params_on_trial_end: writes parameters at the end of a trial instead of its start.
         experiment_id: instead of a name.
-        artifact_location: where a new experiment keeps its artifacts.
+        artifact_location: where a new experiment keeps its artifacts; a path that a server is given is the server's.
         sweep_name: the parent run's name; None is the name of Tune's experiment directory.
         run_name: the pattern of trials' names, see `TrialIdentity.run_name`.
         names: `vocabulary` (tens of names people read), `raw` (RLlib's own keys) or `both`; other
@@ -154,7 +154,7 @@ class MLflowTrackingCallback(MLflowLoggerCallback):
         self.tags: dict[str, str] = {legal_metric_name(str(key)): str(value) for key, value in (tags or {}).items()}
         self.should_save_artifact = save_artifact
         self.log_params_on_trial_end = log_params_on_trial_end
-        self.artifact_location = artifact_location or target.artifact_root
+        self.artifact_location = artifact_place(artifact_location, target)
         self.sweep_name = sweep_name
         self.run_name = run_name
         self.selection = MetricSelection(names, include, exclude)  # type: ignore[arg-type]  # checked there

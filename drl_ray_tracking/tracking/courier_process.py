@@ -17,16 +17,36 @@ from pathlib import Path
 from typing import Final
 
 from drl_ray_tracking.errors import JournalError
+from drl_ray_tracking.home import HOME_VARIABLE
 from drl_ray_tracking.tracking import events
 from drl_ray_tracking.tracking.courier import ORPHAN_LIMIT_S, Courier
 from drl_ray_tracking.tracking.courier_status import LOCK_FILE, LOG_FILE
-from drl_ray_tracking.tracking.locks import hold_lock
-from drl_ray_tracking.tracking.mlflow_sink import MlflowSink, bounded_requests
+from drl_ray_tracking.tracking.locks import hold_lock, release
+from drl_ray_tracking.tracking.mlflow_sink import TOKEN_FILE_VARIABLE, MlflowSink, bounded_requests
 from drl_ray_tracking.tracking.repair import quarantined
-from drl_ray_tracking.tracking.sink import Sink
+from drl_ray_tracking.tracking.sink import Sink, SinkUnavailableError
+from drl_ray_tracking.tracking.target import working_folder
 
 _log = logging.getLogger(__name__)
 _LOCK_PATIENCE_S: Final = 1.0
+_PATHS: Final = (  # variables that name a file or directory: relative to where the driver works
+    HOME_VARIABLE,
+    TOKEN_FILE_VARIABLE,
+    "MLFLOW_TRACKING_SERVER_CERT_PATH",
+    "MLFLOW_TRACKING_CLIENT_CERT_PATH",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "AWS_CA_BUNDLE",
+    "AWS_CONFIG_FILE",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "GOOGLE_APPLICATION_CREDENTIALS",
+    "PGPASSFILE",
+    "PGSSLROOTCERT",
+    "PGSSLCERT",
+    "PGSSLKEY",
+)
 
 
 def start(directory: Path, credentials: dict[str, str] | None = None) -> None:
@@ -37,7 +57,7 @@ def start(directory: Path, credentials: dict[str, str] | None = None) -> None:
         credentials: variables for the courier's environment only, such as MLFLOW_TRACKING_TOKEN.
     """
     package_root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, **(credentials or {})}
+    environment = {**os.environ, **(credentials or {}), **_absolute_paths()}
     environment["PYTHONPATH"] = os.pathsep.join(
         part for part in (package_root, environment.get("PYTHONPATH", "")) if part
     )
@@ -57,7 +77,8 @@ def start(directory: Path, credentials: dict[str, str] | None = None) -> None:
 def carry(directory: Path, *, orphan_limit_s: float = ORPHAN_LIMIT_S) -> bool:
     """Delivers a journal in this process; returns whether everything was delivered.
 
-    A journal delivered in full is deleted, except where runs refused it or damaged files were moved aside.
+    A journal delivered in full is deleted, except where runs refused it, something in it could not be understood or
+    damaged files were moved aside.
     Returns False at once where a courier already serves it.
 
     Args:
@@ -76,20 +97,33 @@ def carry(directory: Path, *, orphan_limit_s: float = ORPHAN_LIMIT_S) -> bool:
         return False
     try:
         one = Courier(directory, _mlflow_sink, orphan_limit_s=orphan_limit_s)
-        # MLflow roots a new SQLite store's `Default` experiment in the working directory, see `_mlflow_sink`.
-        with bounded_requests(), chdir(directory):
+        # MLflow roots a new database's `Default` experiment in the working directory, see `_mlflow_sink`.
+        with bounded_requests(credentials=_absolute_paths()), chdir(directory):
             complete = one.run()
-        if complete and not one.progress.refused and not quarantined(directory):
+        left = one.progress.refused or one.progress.malformed or quarantined(directory)
+        if complete and not left:
             shutil.rmtree(directory, ignore_errors=True)
     finally:
-        os.close(lock)
+        release(lock)
     return complete
 
 
+def _absolute_paths() -> dict[str, str]:
+    """Returns the variables of `_PATHS` that are relative, made absolute: a courier works in another directory."""
+    given = {name: os.environ.get(name, "") for name in _PATHS}
+    return {name: str(Path(path).absolute()) for name, path in given.items() if path and path[0] not in "/~"}
+
+
 def _mlflow_sink(opening: events.Open) -> Sink:
-    location = opening["artifact_location"]
-    if location and location.startswith("/"):
-        os.chdir(Path(location).parent)
+    folder = working_folder(opening["tracking_uri"], opening["artifact_location"])
+    try:
+        if folder is not None:
+            os.chdir(folder)
+    except OSError as error:
+        raise SinkUnavailableError(
+            f"the store {opening['tracking_uri']} is out of reach: {folder} cannot be entered ({error.strerror}). "
+            "Bring the directory back; where the store is gone for good, delete the journal"
+        ) from error
     return MlflowSink(opening["tracking_uri"], opening["registry_uri"])
 
 

@@ -13,12 +13,14 @@ from contextlib import nullcontext
 from typing import Any, Final
 
 from drl_ray_tracking import names
+from drl_ray_tracking.errors import JournalError
 from drl_ray_tracking.tracking import events
 from drl_ray_tracking.tracking.episode_pools import EpisodePools
 from drl_ray_tracking.tracking.growing_tags import merged_lineage
 from drl_ray_tracking.tracking.histories import Histories
 from drl_ray_tracking.tracking.journal import Event
 from drl_ray_tracking.tracking.painter import Painter
+from drl_ray_tracking.tracking.parameters import Parameters
 from drl_ray_tracking.tracking.progress import SWEEP_RUN, Progress
 from drl_ray_tracking.tracking.runs import FOLD, Exclusive, Runs
 from drl_ray_tracking.tracking.sealing import Sealing
@@ -27,7 +29,6 @@ from drl_ray_tracking.tracking.uploads import Fetch, Read, Uploads
 
 _log = logging.getLogger(__name__)
 FLUSH_POINTS: Final = 1000
-_PARAMS_AT_ONCE: Final = 100
 _ON_FOLDS: Final = ("mlflow.user", "mlflow.source.name", "mlflow.source.type", names.TAG_SWEEP_RUN)
 
 Recall = Callable[[str, int, int], Iterable[Event]]  # (trial, first, last) -> its held results, in order
@@ -65,12 +66,12 @@ class Delivery:
         self._recall = recall
         self.progress = progress
         self._runs = Runs(sink, progress, exclusive, is_shared)
+        self._params = Parameters(sink, progress, self._runs)
         self._sealing = Sealing(sink, progress, self._runs, histories)
         self._uploads = Uploads(sink, progress, self._runs, fetch, painter, self._sealing)
-        self._pools = EpisodePools(progress, recall_episodes, self._send)
+        self._pools = EpisodePools(progress, recall_episodes, self._send, self._runs.left_out)
         self._pending: dict[str, tuple[int, list[MetricPoint]]] = {}  # trial -> (first event, points)
         self._seen = 0
-        self._params_sent: dict[str, int] = {}  # trial -> how many have arrived, while they are being sent
         self._handlers: dict[str, Callable[[Event, Any], None]] = {
             events.OPEN: self._open,
             events.SWEEP: self._sweep,
@@ -93,17 +94,20 @@ class Delivery:
         Raises:
             SinkUnavailableError: what is acknowledged has arrived; call again with what follows it.
             SinkRefusedError: the store refuses the experiment or the parent run: nothing can be delivered.
+            JournalError: events that had waited in the journal cannot be read again.
         """
         self._pending.clear()
         for event in batch:
             self.progress.last_ms = max(self.progress.last_ms, event.time_ms)
             try:
                 self._handle(event)
-            except (SinkUnavailableError, SinkRefusedError):
+            except (SinkUnavailableError, SinkRefusedError, JournalError):
                 raise
-            except Exception:  # noqa: BLE001 - one event of another version must not hold up the rest
+            except OSError as error:  # no descriptor, no room for a lock: it passes
+                raise SinkUnavailableError(f"event {event.seq} ({event.kind}): {error}") from error
+            except Exception as error:  # noqa: BLE001 - one event of another version must not hold up the rest
                 _log.exception("event %d (%s) is malformed: left out", event.seq, event.kind)
-                self.progress.malformed += 1
+                self._runs.left_out(f"event {event.seq} ({event.kind}) is malformed: {type(error).__name__}: {error}")
             self._seen = event.seq
             self._acknowledge()
         for trial in list(self._pending):
@@ -141,12 +145,13 @@ class Delivery:
         points = [MetricPoint(key, value, time_ms, step) for key, value in metrics.items()]
 
         def report(run_id: str) -> None:
-            tags = self._sink.read_tags(run_id)
-            if not self._runs.owns(SWEEP_RUN, tags):
-                return  # the heartbeat is that of the latest driver's courier
-            self._sink.log(run_id, metrics=points, tags={names.TAG_HEARTBEAT: str(time_ms)})
-            if tags.get(names.TAG_END_REASON) == names.END_RECONCILED and not self.progress.ended:
-                self._runs.take_back()
+            with self._runs.alone():
+                tags = self._sink.read_tags(run_id)
+                if not self._runs.owns(SWEEP_RUN, tags):
+                    return  # the heartbeat is that of the latest driver's courier
+                self._sink.log(run_id, metrics=points, tags={names.TAG_HEARTBEAT: str(time_ms)})
+                if tags.get(names.TAG_END_REASON) == names.END_RECONCILED and not self.progress.ended:
+                    self._runs.take_back()
 
         self._runs.guarded(SWEEP_RUN, report)
 
@@ -206,7 +211,7 @@ class Delivery:
         if names.TAG_STORAGE in payload["tags"]:
             self.progress.storages[trial] = payload["tags"][names.TAG_STORAGE]
         self.progress.checkpoints.reopen(trial)
-        self._params(trial, payload["params"])
+        self._params.send(trial, payload["params"])
         if "config" in payload:
             self._uploads.later(event)
 
@@ -228,7 +233,7 @@ class Delivery:
 
     def _result(self, event: Event, payload: events.Result) -> None:
         _, points = self._pending.setdefault(event.trial, (event.seq, []))
-        self._params(event.trial, payload.get("params", {}))
+        self._params.send(event.trial, payload.get("params", {}))
         step = payload["step"]
         self.progress.last_results[event.trial] = [step, event.time_ms]
         points.extend(MetricPoint(key, value, event.time_ms, step) for key, value in payload["metrics"].items())
@@ -264,8 +269,11 @@ class Delivery:
         entry = [event.time_ms, step, payload.get("donor", ""), sorted(changed)]
 
         def write(run_id: str) -> None:
-            lineage = merged_lineage(self._sink.read_tags(run_id).get(names.TAG_LINEAGE, "[]"), entry)
-            self._sink.log(run_id, metrics=points, tags={**tags, names.TAG_LINEAGE: lineage})
+            with self._runs.alone():
+                there = self._sink.read_tags(run_id)
+                own = tags if self._runs.owns(event.trial, there) else {}  # a later driver's values are newer
+                lineage = merged_lineage(there.get(names.TAG_LINEAGE, "[]"), entry)
+                self._sink.log(run_id, metrics=points, tags={**own, names.TAG_LINEAGE: lineage})
             self._sealing.keep(event.trial, points)
 
         self._runs.guarded(event.trial, write)
@@ -282,7 +290,7 @@ class Delivery:
 
     def _loss(self, event: Event, payload: events.Loss) -> None:
         self.progress.losses[str(event.seq)] = payload["count"]
-        total = self.progress.lost
+        total = sum(self.progress.losses.values())
         said = f"{total or 'an unknown number of'} events lost: {payload['reason']}"
         point = MetricPoint("tracker/lost_events", float(total), event.time_ms, event.seq)
         tags = {names.TAG_DEGRADED: said}
@@ -293,7 +301,7 @@ class Delivery:
         self.progress.held.pop(trial, None)
         self._flush(trial)
         self._pools.close(trial)
-        self._params(trial, payload.get("params", {}))
+        self._params.send(trial, payload.get("params", {}))
         if payload["folders"] or "traceback" in payload or self.progress.pictures or trial in self.progress.made:
             self._uploads.later(event)
         self.progress.checkpoints.settle(trial)
@@ -336,22 +344,6 @@ class Delivery:
         self._runs.guarded(trial, lambda run_id: self._sink.log(run_id, metrics=points))
         self._sealing.keep(trial, points)
         self.progress.points += len(points)
-
-    def _params(self, trial: str, params: dict[str, str]) -> None:
-        run_id = self._runs.takes(trial)
-        if not params or run_id is None:
-            return
-        pairs = list(params.items())
-        # A request at a time: all at once, thousands would never get through a server that fails every third.
-        for first in range(self._params_sent.get(trial, 0), len(pairs), _PARAMS_AT_ONCE):
-            try:
-                self._sink.log(run_id, params=dict(pairs[first : first + _PARAMS_AT_ONCE]))
-            except SinkRefusedError as error:
-                # Parameters cannot change in MLflow; after PBT or an edited restore the first ones stay.
-                _log.warning("parameters of trial %s stay as they were: %s", trial, error)
-            self._params_sent[trial] = first + _PARAMS_AT_ONCE
-            self.progress.pieces += 1
-        self._params_sent.pop(trial, None)
 
 
 def _hparam_points(values: Mapping[str, str], time_ms: int, step: int) -> list[MetricPoint]:

@@ -8,6 +8,7 @@ another pool begins or the run is over. They carry the names, and pass the selec
 from __future__ import annotations
 
 import base64
+import logging
 import pickle
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -21,6 +22,7 @@ from drl_ray_tracking.tracking.progress import Progress
 from drl_ray_tracking.tracking.sink import MetricPoint
 from drl_ray_tracking.trials.metrics import MetricSelection
 
+_log = logging.getLogger(__name__)
 RecallEpisodes = Callable[[str, int, int], Iterable[Event]]  # (trial, first, last) -> its episodes, in order
 
 
@@ -65,12 +67,20 @@ class EpisodePools:
     """The pools that are being filled, one a run and split; they live in `progress`. What is said twice counts once."""
 
     def __init__(
-        self, progress: Progress, recall: RecallEpisodes, send: Callable[[str, list[MetricPoint]], None]
+        self,
+        progress: Progress,
+        recall: RecallEpisodes,
+        send: Callable[[str, list[MetricPoint]], None],
+        left_out: Callable[[str, int], None],
     ) -> None:
-        """Takes where the pools live, what reads episodes from the journal again, and who sends their points."""
+        """Takes where the pools live, what reads episodes from the journal again, and who sends their points.
+
+        `left_out` is told why so many episodes are in no point.
+        """
         self._progress = progress
         self._recall = recall
         self._send = send
+        self._left_out = left_out
 
     def add(self, event: Event, payload: events.Episode) -> None:
         """Takes an episode up; one of another pool completes the pool before.
@@ -96,7 +106,14 @@ class EpisodePools:
 
     def _complete(self, trial: str, split: str) -> None:
         _, first, last = self._progress.pools[trial][split]
-        points = pooled_points(self._recall(trial, first, last), split)
+        episodes = [event for event in self._recall(trial, first, last) if event.payload.get("split") == split]
+        try:
+            points = pooled_points(episodes, split)
+        except Exception as error:  # noqa: BLE001 - a pool of another version must not hold up how its run ends
+            _log.exception("%d episodes of %s (%s) cannot be read: left out", len(episodes), trial, split)
+            why = f"episodes of {trial} ({split}) cannot be read: {type(error).__name__}: {error}"
+            self._left_out(why, len(episodes))
+            points = []
         if points:
             self._send(trial, points)
         del self._progress.pools[trial][split]

@@ -113,7 +113,7 @@ class ExperimentService:
         payload = self._introduced(session, trial, name, params or {}, tags or {}, found)
         if found is not None:
             payload["epoch"] = found.epoch + 1
-            payload["resumed_step"] = found.step if at_step is None else min(at_step, found.step)
+            payload["resumed_step"] = found.step if at_step is None else min(int(at_step), found.step)
             if found.above is not None:
                 payload["parent"] = found.above
         if over is not None:

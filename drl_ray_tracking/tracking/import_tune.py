@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, chdir, closing, nullcontext
 from dataclasses import dataclass, field
@@ -71,7 +72,7 @@ def import_tune(
     past = read_experiment(Place.at(folder))
     target = resolve_target(tracking_uri)
     sweep_id = str(past.identity.get("sweep_id") or _digest(past))
-    # MLflow roots a new SQLite store's `Default` experiment in the working directory.
+    # MLflow roots a new database's `Default` experiment in the working directory.
     beside: AbstractContextManager[object] = (
         chdir(Path(target.artifact_root).parent) if target.artifact_root else nullcontext()
     )
@@ -230,13 +231,19 @@ def _journal(past: PastExperiment, target: Target, sweep_id: str, experiment: st
     whole = all(trial.status != "KILLED" for trial in past.trials)
     reason = names.END_COMPLETED if whole else names.END_INTERRUPTED
     ending = events.SweepEnd(status="FINISHED" if whole else "KILLED", tags={names.TAG_END_REASON: reason})
-    with closing(JournalWriter(new_journal_directory())) as writer:
-        writer.append(events.OPEN, "", opening, time_ms=start)
-        writer.append(events.SWEEP, "", sweep, time_ms=start)
-        for moment, kind, trial, payload in written:
-            writer.append(kind, trial, payload, time_ms=moment)
-        writer.append(events.SWEEP_END, "", ending, time_ms=end)
-        return writer.directory
+    directory = new_journal_directory()
+    try:
+        with closing(JournalWriter(directory)) as writer:
+            writer.append(events.OPEN, "", opening, time_ms=start)
+            writer.append(events.SWEEP, "", sweep, time_ms=start)
+            for moment, kind, trial, payload in written:
+                writer.append(kind, trial, payload, time_ms=moment)
+            writer.append(events.SWEEP_END, "", ending, time_ms=end)
+    except BaseException:
+        # Half of it would be delivered later, and end as a sweep whose driver died.
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return directory
 
 
 def _deliver(journal: Path, target: Target) -> bool:

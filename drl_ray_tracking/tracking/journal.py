@@ -24,7 +24,7 @@ from typing import Any, Final, TypeVar
 
 from drl_ray_tracking.errors import ConfigurationError, JournalError
 from drl_ray_tracking.home import HOME_VARIABLE, home
-from drl_ray_tracking.tracking.locks import hold_lock, is_locked
+from drl_ray_tracking.tracking.locks import hold_lock, is_locked, release
 
 _T = TypeVar("_T")
 SCHEMA_VERSION: Final = 1
@@ -60,6 +60,10 @@ CREATE TABLE IF NOT EXISTS events (
 
 class DamagedJournalError(JournalError):
     """Raises for a segment that was truncated, overwritten or is no journal: `repair` keeps what is whole."""
+
+
+class UnwritableEventError(JournalError):
+    """Raises for an event that is not JSON (NaN, a numpy number): trying again is useless, others are written."""
 
 
 @dataclass(frozen=True)
@@ -144,13 +148,14 @@ class JournalWriter:
         """Writes one event and returns its sequence number.
 
         Raises:
-            JournalError: the disk is full, the directory is gone, the journal is closed, or the payload is not JSON.
+            JournalError: the disk is full, the directory is gone, or the journal is closed.
+            UnwritableEventError: the payload is not JSON.
             DamagedJournalError: the segment was damaged under the writer.
         """
         try:
             text = json.dumps(payload, separators=(",", ":"), allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise JournalError(f"a {kind!r} event cannot be written as JSON: {error}") from error
+            raise UnwritableEventError(f"a {kind!r} event cannot be written as JSON: {error}") from error
         moment = int(self._clock() * 1000) if time_ms is None else time_ms
         with self._lock:
             if self._closed:
@@ -184,7 +189,7 @@ class JournalWriter:
                 self._connection.close()
                 self._connection = None
             if self._driver_lock is not None:
-                os.close(self._driver_lock)
+                release(self._driver_lock)
                 self._driver_lock = None
 
     def _open_segment(self, first: int) -> None:

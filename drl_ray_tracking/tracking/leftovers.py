@@ -24,8 +24,20 @@ def sync_leftovers(say: Callable[[str], None]) -> bool:
     found = list(journals())
     if not found:
         say(f"nothing is waiting in {home()}")
-    outcomes = [_sync(directory, say) for directory in found]
+    outcomes = [_contained(directory, say) for directory in found]
     return all(outcomes)
+
+
+def _contained(directory: Path, say: Callable[[str], None]) -> bool:
+    """Delivers one journal; whatever is wrong with it, the others are delivered all the same."""
+    try:
+        return _sync(directory, say)
+    except Exception as error:  # noqa: BLE001 - no permission, no room, a store's own error
+        say(
+            f"{directory.name}: not delivered ({type(error).__name__}: {error}). Mend that and run `drl-track sync` "
+            f"again; if what it holds is not needed, delete {directory}."
+        )
+        return False
 
 
 def _sync(directory: Path, say: Callable[[str], None]) -> bool:
@@ -39,7 +51,7 @@ def _sync(directory: Path, say: Callable[[str], None]) -> bool:
         waiting = last_sequence(directory) - (status.progress.acked if status else 0)
         delivered = courier_process.carry(directory, orphan_limit_s=_PATIENCE_S)
     except JournalError as error:
-        say(f"{directory.name}: {error}")
+        say(f"{directory.name}: {error}. If what it holds is not needed, delete {directory}.")
         return False
     except FileNotFoundError:
         if directory.exists():
@@ -64,6 +76,12 @@ def _sync(directory: Path, say: Callable[[str], None]) -> bool:
             f"{directory.name}: MLflow refuses {len(status.progress.refused)} of its runs for good "
             f"({next(iter(status.progress.refused.values()))}). What they lack is in {directory}: delete it if it is "
             "not needed."
+        )
+        return True
+    if status is not None and status.progress.lost:
+        say(
+            f"{directory.name}: {waiting} events delivered, {status.progress.lost} lost: "
+            f"{directory / courier_status.LOG_FILE} says why. Delete the directory if it is not needed."
         )
         return True
     say(f"{directory.name}: {waiting} events delivered")

@@ -1,4 +1,8 @@
-"""Locks between processes of one machine: files that the kernel unlocks when their holder dies."""
+"""Locks between processes of one machine: files that the kernel unlocks when their holder dies.
+
+A lock belongs to every copy of its descriptor: a forked child closes those it inherits, and `release` unlocks before it
+closes.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +20,7 @@ from drl_ray_tracking.home import home
 _log = logging.getLogger(__name__)
 _POLL_S: Final = 0.05
 _SAID_AFTER_S: Final = 30.0
+_open_here: set[int] = set()  # this process's descriptors of lock files
 
 
 def hold_lock(path: Path, *, patience_s: float = 0.0) -> int | None:
@@ -25,26 +30,36 @@ def hold_lock(path: Path, *, patience_s: float = 0.0) -> int | None:
         path: the file; created where it does not exist.
         patience_s: how long to try: somebody may just be looking whether it is locked.
     """
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    descriptor = _opened(path, os.O_CREAT | os.O_RDWR)
     deadline = time.monotonic() + patience_s
     while not _try_lock(descriptor, fcntl.LOCK_EX):
         if time.monotonic() >= deadline:
-            os.close(descriptor)
+            release(descriptor)
             return None
         time.sleep(_POLL_S)
     return descriptor
 
 
+def release(descriptor: int) -> None:
+    """Gives a lock back, whoever holds copies of its descriptor; in a forked child, which has none, it does nothing."""
+    if descriptor in _open_here:
+        _open_here.discard(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        finally:
+            os.close(descriptor)
+
+
 def is_locked(path: Path) -> bool:
     """Tells whether somebody holds the exclusive lock on a file; creates nothing."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = _opened(path, os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
         return not _try_lock(descriptor, fcntl.LOCK_SH)  # shared: two who look do not see each other
     finally:
-        os.close(descriptor)
+        release(descriptor)
 
 
 @contextmanager
@@ -53,7 +68,7 @@ def sweep_lock(sweep_id: str) -> Iterator[None]:
     folder = home() / "locks"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     path = folder / f"{sweep_id}.lock"
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    descriptor = _opened(path, os.O_CREAT | os.O_RDWR)
     started, said = time.monotonic(), False
     try:
         # However long it takes: whoever went on would make a run that the holder is about to make.
@@ -64,12 +79,12 @@ def sweep_lock(sweep_id: str) -> Iterator[None]:
             time.sleep(_POLL_S)
         yield
     finally:
-        os.close(descriptor)
+        release(descriptor)
 
 
 def join_sweep(sweep_id: str) -> int:
-    """Says that this process has a part in a sweep that several may share; closing the descriptor takes it back."""
-    descriptor = os.open(_drivers_file(sweep_id), os.O_CREAT | os.O_RDWR, 0o600)
+    """Says that this process has a part in a sweep that several may share; `release` takes it back."""
+    descriptor = _opened(_drivers_file(sweep_id), os.O_CREAT | os.O_RDWR)
     while not _try_lock(descriptor, fcntl.LOCK_SH):  # somebody is just looking
         time.sleep(_POLL_S)
     return descriptor
@@ -78,13 +93,30 @@ def join_sweep(sweep_id: str) -> int:
 def has_drivers(sweep_id: str) -> bool:
     """Tells whether a process on this machine has joined a sweep and still lives."""
     try:
-        descriptor = os.open(_drivers_file(sweep_id), os.O_RDONLY)
+        descriptor = _opened(_drivers_file(sweep_id), os.O_RDONLY)
     except FileNotFoundError:
         return False
     try:
         return not _try_lock(descriptor, fcntl.LOCK_EX)
     finally:
-        os.close(descriptor)
+        release(descriptor)
+
+
+def _opened(path: Path, flags: int) -> int:
+    descriptor = os.open(path, flags, 0o600)
+    _open_here.add(descriptor)
+    return descriptor
+
+
+def _leave_to_parent() -> None:
+    """Closes in a forked child what belongs to its parent: it would keep the locks for as long as it lives."""
+    for descriptor in _open_here:
+        with suppress(OSError):
+            os.close(descriptor)
+    _open_here.clear()
+
+
+os.register_at_fork(after_in_child=_leave_to_parent)
 
 
 def _drivers_file(sweep_id: str) -> Path:

@@ -28,7 +28,7 @@ class Progress:
     storages: dict[str, str] = field(default_factory=dict)  # open trial -> where its files are in Tune's storage
     refused: dict[str, str] = field(default_factory=dict)  # trial id, or SWEEP_RUN -> why its run takes nothing
     uploads: list[int] = field(default_factory=list)  # events whose files are still to be uploaded
-    malformed: int = 0  # events that could not be understood
+    malformed: int = 0  # events, or their files, that could not be understood
     held: dict[str, int] = field(default_factory=dict)  # trial -> its first event that waits for a checkpoint
     losses: dict[str, int] = field(default_factory=dict)  # LOSS event -> how many events it says are gone
     last_results: dict[str, list[int]] = field(default_factory=dict)  # trial -> [step, Unix ms] of its last result
@@ -47,8 +47,8 @@ class Progress:
 
     @property
     def lost(self) -> int:
-        """How many events never came into the journal, or were damaged in it."""
-        return sum(self.losses.values())
+        """How many events never came into the journal, were damaged in it, or could not be understood."""
+        return sum(self.losses.values()) + self.malformed
 
     @property
     def reached(self) -> tuple[int, int, int]:

@@ -92,8 +92,9 @@ class Recording:
             self._sweep = claim_sweep(
                 storage.storage_filesystem, storage.experiment_fs_path, storage.experiment_dir_name
             )
-        self._announced = self._announce(self._sweep, trial)
+        self._announce(self._sweep, trial)
         self._contained(self._start_system_metrics)
+        self._attachments.begin(self.spool)
 
     def attach(self, path: str | Path, folder: str, trial_id: str) -> None:
         """Copies a file or directory, to be delivered with everything else; '' stands for the parent run.
@@ -113,8 +114,7 @@ class Recording:
             payload["config"] = introduced.config
         if state is not None or self._wishes.log_params_on_trial_end:
             payload["params"] = {}
-        if not self.spool.append(events.TRIAL, trial.trial_id, payload):
-            return  # said again at the trial's next result
+        self.spool.append(events.TRIAL, trial.trial_id, payload)
         again = state is not None
         if state is None:
             state = self._trials[trial.trial_id] = TrialState(trial, payload["name"], introduced.params)
@@ -129,12 +129,11 @@ class Recording:
         """Writes down one result: the hot path of the driver."""
         if trial.trial_id not in self._trials:
             self.trial_starts(trial)
-        state = self._trials.get(trial.trial_id)
+        state = self._trials[trial.trial_id]
         payload = events.Result(step=result_step(result), metrics=self._wishes.selection.select(result))
-        if state is not None:
-            self._look_for_capture(state, result)
-            state.take(result, payload)
-        if state is None or self._wishes.publish == "live":
+        self._look_for_capture(state, result)
+        state.take(result, payload)
+        if self._wishes.publish == "live":
             self.spool.append(events.RESULT, trial.trial_id, payload)
         elif event := self.spool.append(events.HELD, trial.trial_id, payload):
             state.held.append((event, payload["step"]))
@@ -233,7 +232,7 @@ class Recording:
         self._stop_system_metrics()
         self.spool.abandon()
 
-    def _announce(self, sweep: SweepIdentity, trial: Any) -> bool:
+    def _announce(self, sweep: SweepIdentity, trial: Any) -> None:
         self._checkpoints = self._wishes.checkpoints.resolved(trial)
         publish = self._wishes.publish
         payload = self._introductions.sweep(
@@ -246,10 +245,8 @@ class Recording:
         )
         payload["pictures"] = self._wishes.pictures
         self._introductions.keep_tracked(trial, self._wishes.selection)
-        if not self.spool.append(events.SWEEP, "", payload):
-            return False
-        self._attachments.begin(self.spool)
-        return True
+        self.spool.append(events.SWEEP, "", payload)
+        self._announced = True
 
     def _start_system_metrics(self) -> None:
         interval_s = self._wishes.system_interval_s

@@ -28,7 +28,7 @@ from drl_ray_tracking.tracking.journal import (
     make_segment,
     segments,
 )
-from drl_ray_tracking.tracking.locks import hold_lock
+from drl_ray_tracking.tracking.locks import hold_lock, release
 
 _log = logging.getLogger(__name__)
 _QUARANTINED: Final = ".quarantined"
@@ -77,7 +77,7 @@ def repair_orphan(directory: Path, delivered: int) -> Damage | None:
     try:
         damage = mend(directory, delivered, None)
     finally:
-        os.close(lock)
+        release(lock)
     if damage is not None:
         with closing(JournalWriter(directory)) as writer:
             if not writer.last_seq:

@@ -7,15 +7,15 @@ still be draining after a restore: it adds what is missing, but changes no statu
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import replace
 from typing import Final
 
 from drl_ray_tracking import names
 from drl_ray_tracking.tracking.growing_tags import merged_attempts
 from drl_ray_tracking.tracking.progress import SWEEP_RUN, Progress
-from drl_ray_tracking.tracking.sink import RunSpec, Sink, SinkRefusedError
+from drl_ray_tracking.tracking.sink import RunSpec, Sink, SinkRefusedError, SinkUnavailableError
 
 _log = logging.getLogger(__name__)
 FOLD: Final = "fold/"  # + a fold: stands for its run where a trial id stands for a child
@@ -34,6 +34,29 @@ class Runs:
         self._progress = progress
         self._exclusive = exclusive
         self._is_shared = is_shared
+        self._is_alone = False
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keeps this machine's other couriers from the sweep's runs: from looking at a run to writing what follows.
+
+        May be entered again inside.
+
+        Raises:
+            SinkUnavailableError: there is no descriptor or no room for a lock; that passes.
+        """
+        sweep_id = self._progress.sweep_id
+        if self._is_alone or sweep_id is None:
+            yield
+            return
+        with ExitStack() as held:
+            try:
+                held.enter_context(self._exclusive(sweep_id))
+            except OSError as error:
+                raise SinkUnavailableError(f"the runs of sweep {sweep_id} cannot be locked: {error}") from error
+            self._is_alone = True
+            held.callback(setattr, self, "_is_alone", False)
+            yield
 
     def takes(self, trial: str) -> str | None:
         """Returns the id of a trial's run, or None where there is none or it takes nothing more."""
@@ -57,9 +80,9 @@ class Runs:
 
         `attempt` maps when it started (Unix ms) to the step it resumed from.
         """
-        experiment_id, sweep_id = self._place()
+        experiment_id = self._experiment()
         epoch = self._progress.epoch_of(trial)
-        with self._exclusive(sweep_id):
+        with self.alone():
             found = self._sink.find_run(experiment_id, spec.identity)
             attempts = merged_attempts(found.tags if found else {}, attempt)
             tags = {**spec.tags, **attempts, names.TAG_EPOCH: str(epoch)}
@@ -75,11 +98,11 @@ class Runs:
 
     def above(self, trial: str, name: str, start_ms: int) -> str:
         """Returns the id of a run that others are nested below; one that has not arrived yet is made for it to find."""
-        experiment_id, sweep_id = self._place()
+        experiment_id = self._experiment()
         identity = self.identity(names.ROLE_TRIAL) | {names.TAG_TRIAL_ID: trial}
         tags = {names.TAG_EPOCH: "0"}  # its own driver takes it over
         spec = RunSpec(name, identity, tags, start_ms, self._progress.runs.get(SWEEP_RUN))
-        with self._exclusive(sweep_id):
+        with self.alone():
             found = self._sink.find_run(experiment_id, identity)
             return found.run_id if found is not None else self._sink.create_run(experiment_id, spec)
 
@@ -92,9 +115,10 @@ class Runs:
         """Sets tags of a run; one that a later driver has opened only gets those it lacks."""
 
         def write(run_id: str) -> None:
-            there = self._sink.read_tags(run_id)
-            new = tags if self.owns(trial, there) else {key: tags[key] for key in tags if key not in there}
-            self._sink.log(run_id, tags=new)
+            with self.alone():
+                there = self._sink.read_tags(run_id)
+                new = tags if self.owns(trial, there) else {key: tags[key] for key in tags if key not in there}
+                self._sink.log(run_id, tags=new)
 
         self.guarded(trial, write)
 
@@ -102,9 +126,10 @@ class Runs:
         """Sets a run's status and last tags, unless a later driver has it."""
 
         def end(run_id: str) -> None:
-            if self.owns(trial, self._sink.read_tags(run_id)):
-                self._sink.log(run_id, tags=tags)
-                self._sink.set_status(run_id, status, end_ms)
+            with self.alone():
+                if self.owns(trial, self._sink.read_tags(run_id)):
+                    self._sink.log(run_id, tags=tags)
+                    self._sink.set_status(run_id, status, end_ms)
 
         self.guarded(trial, end)
 
@@ -117,7 +142,7 @@ class Runs:
         sweep_id = self._progress.sweep_id
         if sweep_id is None:
             return
-        with self._exclusive(sweep_id):
+        with self.alone():
             if not self._is_shared(sweep_id):
                 if self._progress.session:
                     status, end_ms, tags = self._last_word(status, end_ms, tags)
@@ -138,11 +163,21 @@ class Runs:
         for trial in [*self._progress.open_trials, *self.folds(), SWEEP_RUN]:
             self.guarded(trial, lambda run_id: self._sink.reopen_run(run_id, tags))
 
-    def _place(self) -> tuple[str, str]:
-        experiment_id, sweep_id = self._progress.experiment_id, self._progress.sweep_id
-        if experiment_id is None or sweep_id is None:
+    def left_out(self, why: str, count: int = 1) -> None:
+        """Counts events, or what came with them, that could not be understood, and says so on the parent run.
+
+        Raises:
+            SinkUnavailableError: it cannot be said now, and is not counted: leave it out again.
+        """
+        said = f"{self._progress.lost + count} events lost: {why[:1000]}"
+        self.tag(SWEEP_RUN, {names.TAG_DEGRADED: said})
+        self._progress.malformed += count
+
+    def _experiment(self) -> str:
+        experiment_id = self._progress.experiment_id
+        if experiment_id is None or self._progress.sweep_id is None:
             raise ValueError("the journal lacks the event that opens its experiment")
-        return experiment_id, sweep_id
+        return experiment_id
 
     def guarded(self, trial: str, call: Callable[[str], None]) -> None:
         """Runs a call on a trial's run; a run that refuses for good is given up, the others flow on."""

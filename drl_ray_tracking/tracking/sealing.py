@@ -64,7 +64,9 @@ class Sealing:
             def upload(run_id: str) -> None:
                 if seal is not None and self._runs.owns(trial, self._sink.read_tags(run_id)):
                     self._sink.log_folder(run_id, Path(scratch), "")
-                    self._sink.log(run_id, tags={names.TAG_HISTORIES: seal.to_text()})
+                    with self._runs.alone():
+                        if self._runs.owns(trial, self._sink.read_tags(run_id)):  # still
+                            self._sink.log(run_id, tags={names.TAG_HISTORIES: seal.to_text()})
                     histories.keep_sealed(run_id, file)
 
             self._runs.guarded(trial, upload)

@@ -21,7 +21,7 @@ from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.tracking import courier_status, events
 from drl_ray_tracking.tracking.checkpoint_policy import CheckpointWishes
 from drl_ray_tracking.tracking.identity import person_and_code, working_diff
-from drl_ray_tracking.tracking.locks import join_sweep
+from drl_ray_tracking.tracking.locks import join_sweep, release
 from drl_ray_tracking.tracking.spool import Spool
 from drl_ray_tracking.tracking.target import Target
 from drl_ray_tracking.trials.redaction import redact
@@ -100,19 +100,22 @@ class Session:
         return status.progress.runs if status is not None else {}
 
     def wait(self, seq: int) -> bool:
-        """Waits within bounds until an event is in the store; returns at once where the store is out of reach."""
+        """Waits within bounds until an event is in the store; returns at once where the store is out of reach.
+
+        An event that could not be written down yet has number 0.
+        """
         done = self.spool.wait_for(
             lambda now: now.progress.acked >= seq or now.phase in (courier_status.REFUSED, courier_status.RETRYING),
             timeout_s=self.wishes.drain_timeout_s,
         )
-        return done is not None and done.progress.acked >= seq
+        return seq > 0 and done is not None and done.progress.acked >= seq
 
     def close(self, status: str) -> bool:
         """Takes this process's part back, waits for delivery within bounds; returns whether all has arrived."""
         if not self.is_mine or self._part is None:
             return True
         # Before the last word: its own courier must not take this process for another that stays.
-        os.close(self._part)
+        release(self._part)
         self._part = None
         self.spool.append(events.SWEEP_END, "", events.SweepEnd(status=status, tags={}))
         return self.spool.close(self.wishes.drain_timeout_s)

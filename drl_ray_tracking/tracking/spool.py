@@ -4,7 +4,7 @@ A watchdog thread restarts a courier that died; it looks at a lock every ten sec
 
 The journal is bounded: what is delivered is dropped, oldest first. Where the store is away for so long that
 the undelivered reaches the limit, or the disk is full, training goes on and further *results* are lost, counted
-and said; how trials and the sweep end is kept in memory and written when there is room.
+and said; everything else (how trials begin, change and end) is kept in memory and written when there is room.
 """
 
 from __future__ import annotations
@@ -22,8 +22,14 @@ from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError, JournalError
 from drl_ray_tracking.home import HOME_VARIABLE
 from drl_ray_tracking.tracking import courier_process, courier_status, events
-from drl_ray_tracking.tracking.courier_status import CourierStatus, read_status
-from drl_ray_tracking.tracking.journal import DamagedJournalError, JournalWriter, new_journal_directory, size
+from drl_ray_tracking.tracking.courier_status import LOG_FILE, CourierStatus, read_status
+from drl_ray_tracking.tracking.journal import (
+    DamagedJournalError,
+    JournalWriter,
+    UnwritableEventError,
+    new_journal_directory,
+    size,
+)
 from drl_ray_tracking.tracking.locks import is_locked
 from drl_ray_tracking.tracking.repair import mend
 
@@ -35,9 +41,6 @@ _JOIN_S: Final = 5.0
 LIMIT_VARIABLE: Final = "DRL_TRACK_JOURNAL_LIMIT_MB"
 DEFAULT_LIMIT_MB: Final = 4096.0
 LEAST_LIMIT_MB: Final = 100.0  # the first and the newest segment stay until the end
-_OWED: Final = frozenset(
-    {events.HPARAMS, events.RELEASE, events.CHECKPOINT, events.FILES, events.TRIAL_END, events.SWEEP_END}
-)
 _LOOK_EVERY: Final = 200  # results, at the size of the journal
 _MB: Final = 1_000_000
 
@@ -94,6 +97,7 @@ class Spool:
         self._lost = 0
         self._lost_said = 0  # of those, how many the journal knows of
         self._loss_reason = ""
+        self._losses_said: set[type[JournalError]] = set()
         self._damaged = 0  # written down, but damaged before they were delivered
 
     @classmethod
@@ -129,7 +133,7 @@ class Spool:
 
     @property
     def lost(self) -> int:
-        """How many events could not be written down (disk full, journal at its limit)."""
+        """How many events could not be written down (disk full, journal at its limit, no JSON)."""
         return self._lost
 
     def append(self, kind: str, trial: str, payload: Any) -> int:
@@ -168,11 +172,15 @@ class Spool:
                 )
 
     def _lose(self, kind: str, trial: str, payload: Any, error: JournalError) -> None:
-        if kind in _OWED:
-            self._owed.append((kind, trial, payload, int(time.time() * 1000)))
-        elif kind in events.BULK:
+        if kind in events.BULK or isinstance(error, UnwritableEventError):
             self._lost += 1
-        if not self._loss_reason:
+        else:
+            self._owed.append((kind, trial, payload, int(time.time() * 1000)))
+        self._say_lost(error)
+
+    def _say_lost(self, error: JournalError) -> None:
+        if type(error) not in self._losses_said:
+            self._losses_said.add(type(error))
             _log.error("tracking loses data, training goes on: %s", error)
         self._loss_reason = str(error)
 
@@ -184,7 +192,11 @@ class Spool:
         """
         while self._owed:
             kind, trial, payload, time_ms = self._owed[0]
-            self._write(kind, trial, payload, time_ms)
+            try:
+                self._write(kind, trial, payload, time_ms)
+            except UnwritableEventError as error:
+                self._lost += 1
+                self._say_lost(error)
             del self._owed[0]
         unsaid = self._lost - self._lost_said
         if unsaid:
@@ -231,7 +243,9 @@ class Spool:
             try:
                 self._settle()
             except JournalError as error:
-                _log.error("%d events about how trials ended cannot be written down: %s", len(self._owed), error)
+                _log.error(
+                    "%d events about how trials began and ended cannot be written down: %s", len(self._owed), error
+                )
         patience = _Patience()
 
         def settled(now: CourierStatus) -> bool:
@@ -255,14 +269,16 @@ class Spool:
                 self.queued(),
                 self.directory,
                 (status.message or status.phase) if status else "no courier has answered",
-                self.directory / courier_status.LOG_FILE,
+                self.directory / LOG_FILE,
             )
-        missing = self._lost + self._damaged
+        left_out = status.progress.malformed if status is not None else 0
+        missing = self._lost + self._damaged + left_out
         if missing:
+            damage = "the journal was damaged" if self._damaged else f"see {self.directory / LOG_FILE}"
             _log.error(
                 "%d events of this sweep are lost for good (%s); its run is tagged %s",
                 missing,
-                self._loss_reason or "the journal was damaged",
+                self._loss_reason or damage,
                 names.TAG_DEGRADED,
             )
         self._let_go()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
@@ -14,8 +14,10 @@ from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.names import suggestion
 from drl_ray_tracking.trials.redaction import looks_secret, redact
 
+_ARTIFACTS: Final = "mlartifacts"
 _DATABASES: Final = ("sqlite", "postgresql", "mysql", "mssql")
 _SERVERS: Final = ("http", "https", "databricks", "databricks-uc")
+_SQLITE: Final = re.compile(r"(?P<scheme>sqlite(\+\w+)?):///(?P<path>[^?]+)(?P<query>\?.*)?")
 _RAY_SESSION: Final = re.compile(r"/session_\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[^/]*(/|$)")
 
 
@@ -66,11 +68,53 @@ def resolve_target(tracking_uri: str | None, *, cwd: Path | None = None) -> Targ
         return _sqlite_target(uri, cwd)
     if scheme in _SERVERS and scheme.startswith("http") and not parts.hostname:
         raise ConfigurationError(f"tracking URI {shown!r} names no host; it should look like http://host:5000")
-    return _without_credentials(uri, scheme)
+    found = _without_credentials(uri, scheme)
+    if scheme in _SERVERS:
+        return found
+    # MLflow alone would choose the working directory, which is the courier's: a journal's, deleted after delivery.
+    beside = Path.home() if _RAY_SESSION.search(f"{cwd}/") else cwd
+    return replace(found, artifact_root=str(beside / _ARTIFACTS))
+
+
+def artifact_place(given: str | None, target: Target, *, cwd: Path | None = None) -> str | None:
+    """Returns where a new experiment keeps its artifacts: what is given, else the target's own place.
+
+    A relative path becomes absolute, for the courier works elsewhere. A server takes it as it is: as a path of its own.
+
+    Raises:
+        ConfigurationError: it is relative, and the working directory a Ray session's, which Ray deletes.
+    """
+    if not given or _is_server(target.uri):
+        return given or target.artifact_root
+    scheme = urlsplit(given).scheme
+    path = Path(unquote(urlsplit(given).path) if scheme == "file" else given).expanduser()
+    if scheme not in ("", "file") or (path.is_absolute() and not given.startswith("~")):
+        return given
+    place = (cwd or Path.cwd()) / path
+    if _RAY_SESSION.search(f"{place}/"):
+        raise ConfigurationError(
+            f"artifact_location={given!r} would lie in a Ray session directory, which Ray deletes (`ray job submit` "
+            "runs the driver there). Give an absolute path on a disk that stays."
+        )
+    return str(place)
+
+
+def working_folder(uri: str | None, location: str | None) -> Path | None:
+    """Returns the directory in which MLflow may root what a new database makes it root: its `Default` experiment.
+
+    That of a SQLite file; of another database, where its artifacts are kept beside; None for a server.
+    """
+    if uri is None or _is_server(uri):
+        return None
+    match = _SQLITE.fullmatch(uri)
+    if match is not None:
+        return Path(match["path"]).parent
+    beside = Path(location or "").parent
+    return beside if beside.is_absolute() and beside.is_dir() else None
 
 
 def _sqlite_target(uri: str, cwd: Path) -> Target:
-    match = re.fullmatch(r"(?P<scheme>sqlite(\+\w+)?):///(?P<path>[^?]+)(?P<query>\?.*)?", uri)
+    match = _SQLITE.fullmatch(uri)
     if match is None:
         raise ConfigurationError(
             f"tracking URI {uri!r} is not a SQLite file; it should look like sqlite:///mlflow.db "
@@ -88,7 +132,7 @@ def _sqlite_target(uri: str, cwd: Path) -> Target:
         raise ConfigurationError(f"the directory of the store {path} does not exist: create {path.parent}")
     if not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise ConfigurationError(f"the store {path} is not writable by this user")
-    return Target(f"{match['scheme']}:///{path}{match['query'] or ''}", artifact_root=str(path.parent / "mlartifacts"))
+    return Target(f"{match['scheme']}:///{path}{match['query'] or ''}", artifact_root=str(path.parent / _ARTIFACTS))
 
 
 def _without_credentials(uri: str, scheme: str) -> Target:
@@ -113,6 +157,10 @@ def _without_credentials(uri: str, scheme: str) -> Target:
         f"the tracking URI for {scheme} holds a password, which would be written down with the run; "
         "put an MLflow server in front of the database and give its http:// address"
     )
+
+
+def _is_server(uri: str) -> bool:
+    return uri.partition("://")[0].lower() in _SERVERS
 
 
 def checked_registry(registry_uri: str | None) -> str | None:

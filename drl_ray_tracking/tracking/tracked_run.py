@@ -135,8 +135,8 @@ class TrackedRun:
             raise ConfigurationError(f"split={split!r} must be 'train' or 'eval'")
         before = self._trained
         if split == "train":
-            self._trained = step if step is not None else before + record.length
-        at = step if step is not None else self._trained if split == "train" else self._seen
+            self._trained = int(step) if step is not None else before + record.length
+        at = int(step) if step is not None else self._trained if split == "train" else self._seen
         self._seen = max(self._seen, at)
         together = step is None and split == "train"
         pool = f"from {before // self._steps_per_point}" if together else f"at {at}"
@@ -178,7 +178,7 @@ class TrackedRun:
         Args:
             path: the directory.
             step: env steps.
-            score: by which the best are uploaded; higher is better.
+            score: by which the best are uploaded; higher is better. One that is not finite is none.
 
         Raises:
             ConfigurationError: it is no directory.
@@ -186,9 +186,10 @@ class TrackedRun:
         folder = Path(path).resolve()
         if not folder.is_dir():
             raise ConfigurationError(f"{folder} is no directory: a checkpoint is one")
-        payload = events.Checkpoint(name=self.name, uri=str(folder), step=step, iteration=0, metrics={})
-        if score is not None:
-            payload["score"] = float(score)
+        payload = events.Checkpoint(name=self.name, uri=str(folder), step=int(step), iteration=0, metrics={})
+        finite = names.finite(score)
+        if finite is not None:
+            payload["score"] = finite
         self._append(events.CHECKPOINT, payload)
 
     def end(self, status: str = "FINISHED", error: BaseException | None = None) -> None:

@@ -138,9 +138,9 @@ class Uploads:
             raise SinkUnavailableError(f"{what}: {error}") from error
         except SinkRefusedError:
             raise
-        except Exception:  # noqa: BLE001 - a broken file must not hold up the others
+        except Exception as error:  # noqa: BLE001 - a broken file must not hold up the others
             _log.exception("%s cannot be uploaded: left out", what)
-            self._progress.malformed += 1
+            self._runs.left_out(f"{what} cannot be uploaded: {type(error).__name__}: {error}")
 
     def _upload(self, event: Event) -> None:
         payload: Any = event.payload
@@ -301,9 +301,9 @@ class Uploads:
         except (SinkUnavailableError, OSError) as error:
             waiting.append(waiting.pop(0))
             raise SinkUnavailableError(f"checkpoint {saved['uri']}: {error}") from error
-        except Exception:  # noqa: BLE001 - a broken file must not hold up the others
+        except Exception as error:  # noqa: BLE001 - a broken file must not hold up the others
             _log.exception("the checkpoint %s cannot be uploaded: left out", saved["uri"])
-            self._progress.malformed += 1
+            self._runs.left_out(f"the checkpoint {saved['uri']} cannot be uploaded: {type(error).__name__}: {error}")
         waiting.remove((trial, saved))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from drl_ray_tracking import names
-from drl_ray_tracking.fingerprint import config_hash
+from drl_ray_tracking.fingerprint import config_hash, jsonable
 from drl_ray_tracking.trials.identity import TrialIdentity, identify_trial
 from drl_ray_tracking.trials.metrics import result_step
 from drl_ray_tracking.trials.parameters import identifying_parameters
@@ -82,10 +82,11 @@ def retell(trial: PastTrial, tracked: Tracked, secrets: Sequence[str]) -> Retold
     """
 
     def named(config: Any) -> Any:
-        return with_modules(without_addresses(config), tracked.defaults.named, tracked.defaults.written)
+        # Plain as while it ran: Tune's files hold NaN and Infinity, which are no JSON and belong to no hash.
+        return with_modules(without_addresses(jsonable(config)), tracked.defaults.named, tracked.defaults.written)
 
     def params(config: Any) -> dict[str, str]:
-        searched = redact(trial.searched, secrets)
+        searched = redact(jsonable(trial.searched), secrets)
         return identifying_parameters(
             redact(named(config), secrets),
             tracked.defaults.named,

@@ -15,9 +15,9 @@ from ray.air.integrations.mlflow import MLflowLoggerCallback
 from ray.tune import Callback
 
 from drl_ray_tracking import MLflowTrackingCallback, names
-from drl_ray_tracking.errors import ConfigurationError
+from drl_ray_tracking.errors import ConfigurationError, JournalError
 from drl_ray_tracking.tracking import courier_process, events, introductions, preflight
-from drl_ray_tracking.tracking.journal import journals, read_events
+from drl_ray_tracking.tracking.journal import JournalWriter, journals, read_events
 from drl_ray_tracking.tracking.spool import Spool
 
 URI = "http://127.0.0.1:9"
@@ -154,6 +154,28 @@ def test_a_trial_whose_start_could_not_be_written_is_announced_later(
         made.log_trial_start(trial)
     made.log_trial_result(1, trial, {"loss": 1.0})
     assert [event.kind for event in written()] == [events.OPEN, events.SWEEP, events.TRIAL, events.RESULT]
+
+
+def test_a_trial_that_begins_and_fails_on_a_full_disk_has_a_run(
+    no_courier: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = MLflowTrackingCallback(URI)
+    made.setup()
+    first, trial = fake_trial(tmp_path), fake_trial(tmp_path, "t2")
+    made.log_trial_start(first)
+    with monkeypatch.context() as full:
+        full.setattr(JournalWriter, "append", _no_room)
+        made.log_trial_start(trial)
+        made.log_trial_end(trial, failed=True)
+    made.log_trial_result(1, first, {"loss": 1.0})
+    assert [(event.kind, event.trial) for event in written()[2:]] == [
+        (events.TRIAL, "t1"), (events.TRIAL, "t2"), (events.TRIAL_END, "t2"), (events.RESULT, "t1"),
+    ]  # fmt: skip
+    assert not made._errors
+
+
+def _no_room(*arguments: Any, **keywords: Any) -> int:
+    raise JournalError("database or disk is full")
 
 
 def test_a_sweep_is_tracked_where_its_context_cannot_be_told(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 import pytest
 from mlflow.tracking import MlflowClient
 
@@ -112,6 +113,24 @@ def test_a_loop_of_ones_own_has_the_exact_kpis_and_can_be_compared(
     assert pointer.tags[names.TAG_CHECKPOINT_URI] == str(tmp_path / "weights")
     done = compare(load_runs(uri, "manual"), metric="eval/episode/return_mean")
     assert (len(done.groups), int(done.groups["n_seeds"].iloc[0])) == (1, 3)
+
+
+def test_numbers_of_numpy_and_scores_that_are_none_hold_up_nothing(
+    sqlite_store: Callable[[], str], tmp_path: Path
+) -> None:
+    uri = sqlite_store()
+    with ExperimentService(uri, experiment_name="manual") as service:
+        with service.start_run("first") as run:
+            run.log_checkpoint(tmp_path, np.int64(5), score=float("nan"))  # type: ignore[arg-type]
+            run.log_episode(played(1, 1)[0], step=np.int64(100))  # type: ignore[arg-type]
+            run.log_metrics({"a": 1}, step=200)
+        with service.start_run(resume=run.id, at_step=np.int64(100)) as again:  # type: ignore[arg-type]
+            again.log_metrics({"a": 2}, step=200)
+        assert service.close()
+    found = run_of(uri, "first")
+    assert (found.info.status, found.data.metrics["a"]) == ("FINISHED", 2.0)
+    assert [step for step, _ in history(uri, found, "train/episode/return_mean")] == [100]
+    assert names.TAG_DEGRADED not in run_of(uri, service.session).data.tags
 
 
 def test_how_a_run_ends(sqlite_store: Callable[[], str]) -> None:

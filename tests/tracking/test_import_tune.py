@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 from drl_ray_tracking import names
-from drl_ray_tracking.errors import ConfigurationError
+from drl_ray_tracking.errors import ConfigurationError, JournalError
+from drl_ray_tracking.fingerprint import config_hash, jsonable
+from drl_ray_tracking.tracking import events
 from drl_ray_tracking.tracking.delivery import Delivery
 from drl_ray_tracking.tracking.import_tune import ImportOutcome, import_tune
-from drl_ray_tracking.tracking.journal import journals
+from drl_ray_tracking.tracking.journal import JournalWriter, journals
 from drl_ray_tracking.tracking.leftovers import sync_leftovers
 from drl_ray_tracking.tracking.mlflow_sink import MlflowSink
 from drl_ray_tracking.tracking.progress import Progress
@@ -180,6 +182,39 @@ def test_a_store_that_goes_away_leaves_a_journal(
     before = without_seals(contents(uri))
     assert sync_leftovers(lambda text: None)
     assert without_seals(contents(uri)) == before, "and the journal that was left adds nothing"
+
+
+@pytest.mark.mlflow
+def test_a_configuration_that_is_no_json_is_imported_as_it_would_be_tracked(
+    tmp_path: Path, sqlite_store: Callable[[], str]
+) -> None:
+    uri, folder = sqlite_store(), experiment(tmp_path)
+    wild = {"lr": 0.1, "clip": float("inf"), "nested": {"floor": [float("-inf"), float("nan")]}}
+    lines = [line("ab_0", n, config=wild) for n in (1, 2)]
+    (folder / "train_ab_0_x" / "result.json").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    (folder / "train_ab_0_x" / "params.json").write_text(json.dumps(wild))
+    assert do_import(folder, uri).journal is None
+    described, _ = contents(uri)["ab_0"]
+    assert described["data"]["params"]["clip"] == "inf"
+    assert described["data"]["tags"][names.TAG_CONFIG_HASH] == config_hash(jsonable(wild))
+    assert not list(journals())
+
+
+@pytest.mark.mlflow
+def test_half_a_journal_does_not_stay(
+    tmp_path: Path, sqlite_store: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append = JournalWriter.append
+
+    def full(self: JournalWriter, kind: str, *arguments: Any, **keywords: Any) -> int:
+        if kind == events.TRIAL_END:
+            raise JournalError("database or disk is full")
+        return append(self, kind, *arguments, **keywords)
+
+    monkeypatch.setattr(JournalWriter, "append", full)
+    with pytest.raises(JournalError, match="disk is full"):
+        do_import(experiment(tmp_path), sqlite_store())
+    assert not list(journals())
 
 
 def test_without_tunes_state_the_results_tell(tmp_path: Path) -> None:

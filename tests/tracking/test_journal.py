@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 import stat
@@ -27,7 +26,7 @@ from drl_ray_tracking.tracking.journal import (
     read_events,
     segments,
 )
-from drl_ray_tracking.tracking.locks import hold_lock, is_locked
+from drl_ray_tracking.tracking.locks import hold_lock, is_locked, release
 
 
 @pytest.fixture
@@ -177,18 +176,18 @@ def test_looking_at_a_lock_does_not_take_it(tmp_path: Path) -> None:
     assert held is not None
     assert is_locked(path)
     assert hold_lock(path) is None
-    os.close(held)
+    release(held)
     assert not is_locked(path)
 
 
 def test_a_patient_taker_gets_a_lock_that_is_let_go(tmp_path: Path) -> None:
     held = hold_lock(tmp_path / "lock")
     assert held is not None
-    letting_go = threading.Timer(0.1, os.close, [held])
+    letting_go = threading.Timer(0.1, release, [held])
     letting_go.start()
     taken = hold_lock(tmp_path / "lock", patience_s=10.0)
     assert taken is not None
-    os.close(taken)
+    release(taken)
     letting_go.join()
 
 

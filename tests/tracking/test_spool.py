@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from drl_ray_tracking import names
@@ -15,7 +17,7 @@ from drl_ray_tracking.tracking.courier import Courier
 from drl_ray_tracking.tracking.journal import JournalWriter, read_events
 from drl_ray_tracking.tracking.sink import MemorySink
 from drl_ray_tracking.tracking.spool import LIMIT_VARIABLE, Spool, journal_limit_mb
-from tests.tracking.journals import opening, result, sweep, sweep_end, trial, trial_end
+from tests.tracking.journals import checkpoint, opening, result, sweep, sweep_end, trial, trial_end
 from tests.tracking.test_courier import Clock
 
 
@@ -91,6 +93,52 @@ def test_endings_are_written_when_the_sweep_closes(one: Spool, disk: dict[str, b
     assert [run.status for run in delivered(one.directory).runs.values()] == ["FINISHED", "FAILED"]
 
 
+def test_a_trial_that_starts_again_on_a_full_disk_is_said_in_its_place(one: Spool, disk: dict[str, bool]) -> None:
+    for event in [sweep(), trial("a"), result("a", 1), result("a", 2)]:
+        one.append(*event)
+    disk["full"] = True
+    hparams: Any = (events.HPARAMS, "a", {"step": 1, "changed": {"lr": "0.9"}})
+    for event in [trial("a", resumed_step=1), hparams, trial("b")]:
+        assert not one.append(*event)
+    disk["full"] = False
+    for event in [result("a", 2), trial_end("b"), trial_end("a"), sweep_end()]:
+        assert one.append(*event)
+    assert one.lost == 0
+    one.close(0.0)
+    _, a, b = delivered(one.directory).runs.values()
+    assert json.loads(a.tags[names.TAG_ATTEMPTS])[-1][-1] == 1, "the step it resumed from"
+    assert (a.tags["hparam.lr"], b.status) == ("0.9", "FINISHED")
+
+
+def test_a_sweep_that_begins_on_a_full_disk_is_delivered(one: Spool, disk: dict[str, bool]) -> None:
+    disk["full"] = True
+    assert not one.append(*sweep())
+    disk["full"] = False
+    for event in [trial("a"), trial_end("a"), sweep_end()]:
+        assert one.append(*event)
+    one.close(0.0)
+    assert [run.status for run in delivered(one.directory).runs.values()] == ["FINISHED"] * 2
+
+
+@pytest.mark.parametrize("full", [False, True])
+@pytest.mark.parametrize("wrong", [{"score": float("nan")}, {"step": np.int64(5)}])
+def test_an_event_that_is_not_json_is_lost_and_stops_nothing(
+    one: Spool, disk: dict[str, bool], wrong: dict[str, Any], full: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    one.append(*sweep())
+    disk["full"] = full
+    assert not one.append(events.CHECKPOINT, "a", {**checkpoint("a", 1, "/x")[2], **wrong})
+    disk["full"] = False
+    for event in [trial("a"), result("a", 2), trial_end("a"), sweep_end()]:
+        assert one.append(*event)
+    assert one.lost == 1
+    assert not one.close(0.0)
+    assert "'checkpoint' event cannot be written as JSON" in caplog.text
+    parent, a = delivered(one.directory).runs.values()
+    assert (parent.status, a.status) == ("FINISHED", "FINISHED")
+    assert parent.tags[names.TAG_DEGRADED].startswith("1 events lost: a 'checkpoint' event cannot be written as JSON")
+
+
 def test_a_sweep_that_closes_on_a_full_disk_says_what_is_missing(
     one: Spool, disk: dict[str, bool], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -98,7 +146,7 @@ def test_a_sweep_that_closes_on_a_full_disk_says_what_is_missing(
     disk["full"] = True
     one.append(*sweep_end())
     assert not one.close(0.0)
-    assert "1 events about how trials ended cannot be written down" in caplog.text
+    assert "1 events about how trials began and ended cannot be written down" in caplog.text
 
 
 def test_a_journal_at_its_limit_leaves_results_out_until_some_are_delivered(
