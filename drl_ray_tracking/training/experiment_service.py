@@ -114,14 +114,16 @@ class ExperimentTrainingService:
                     live.run.end(status, error if status == "FAILED" else None)
                 raise
             lives = self._live.detach()
-            if outcome.tracking_uri:
+            if outcome.tracking_uri and outcome.interrupted:
+                _log.warning("the training was interrupted: nothing of it is judged or compared")
+            elif outcome.tracking_uri:
                 judge_agents(outcome.agents, self._rules, outcome.tracking_uri, tags=self._tags)
             else:
                 outcome = self._track(outcome, lives, datasets, tracked)
             outcome = replace(outcome, delivered=tracked.close() and outcome.delivered)
         if test and not outcome.sweep_ids:
             self._count_looks(outcome, datasets, tracked.tracking_uri)
-        if self._metric is not None:
+        if self._metric is not None and not outcome.interrupted:
             self._compare(outcome, self._metric)
         return outcome
 

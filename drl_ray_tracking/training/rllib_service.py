@@ -91,6 +91,7 @@ class RLlibAgentTrainingService:
             sweep_ids=done.sweep_ids,
             result_paths=done.result_paths,
             errors=done.errors,
+            interrupted=done.interrupted,
         )
 
 
@@ -98,6 +99,8 @@ def after_training(
     outcome: SweepOutcome, config: SweepConfig, markets: Sequence[Market], console: Console
 ) -> SweepOutcome:
     """Does what comes after training, where the configuration asks for it: ensembles, and the test.
+
+    Nothing of it after an interrupted sweep: half-trained agents are not worth a look at the test bars.
 
     The best agents run over their test bars, looks are counted, and what they did there is pooled, published and
     shown.
@@ -108,6 +111,8 @@ def after_training(
         markets: of the sweep.
         console: where the verdicts are shown.
     """
+    if outcome.interrupted:
+        return outcome
     agents: tuple[TrainedAgent, ...] = outcome.agents
     if config.wants_test:
         agents = test_agents(agents, config, markets, tracking_uri=outcome.tracking_uri)

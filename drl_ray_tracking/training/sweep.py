@@ -38,7 +38,8 @@ from drl_ray_tracking.training.trained import trained_agents
 class SweepOutcome:
     """What a sweep left behind.
 
-    `delivered` is False where events still wait for the store (see `drl-track sync`).
+    `delivered` is False where events still wait for the store (see `drl-track sync`). `interrupted` is True where
+    trials had not come to their end, as after Ctrl-C: nothing is to be concluded from it.
     """
 
     experiment: str
@@ -51,6 +52,7 @@ class SweepOutcome:
     links: tuple[str, ...] = ()  # the parent run, where a server shows it
     agents: tuple[TrainedAgent, ...] = ()  # one a trial
     parent_run: str | None = None  # MLflow's id, once it is in the store
+    interrupted: bool = False
 
 
 def run_sweep(
@@ -103,7 +105,8 @@ def run_sweep(
     start_ray()
     check_shared_storage(config.storage)
     settings = [algorithm_config(config, cell.agent, _shared(cell), start) for cell in cells]
-    for line in fit(settings, config.resources, trials=_trials(config, cells), cpus=_cores()):
+    planned = _trials(config, cells)
+    for line in fit(settings, config.resources, trials=planned, cpus=_cores()):
         console.print(line, highlight=False)
     algorithms = "+".join(dict.fromkeys(agent.label for agent in config.agents))
     # Tune stages the files of equal names in one folder of the node, also those of two drivers.
@@ -117,7 +120,9 @@ def run_sweep(
         tuner = resumed_tuner(resume, settings, callbacks)
     results = _fit(tuner)
     agents = trained_agents(results, config, tracking.run_ids)
-    if config.rules is not None:
+    trials = results._experiment_analysis.trials
+    interrupted = progress.unfinished or len(trials) < planned or not all(trial.is_finished() for trial in trials)
+    if config.rules is not None and not interrupted:
         for agent, ruling in judge_agents(agents, config.rules, tracking.tracking_uri).items():
             console.print(f"rules, {agent}: {ruling.tags()[names.TAG_RULES]}", markup=False, highlight=False)
     return SweepOutcome(
@@ -131,6 +136,7 @@ def run_sweep(
         links=(link,) if (link := _link(tracking)) else (),
         agents=agents,
         parent_run=tracking.run_ids.get(""),
+        interrupted=interrupted,
     )
 
 
