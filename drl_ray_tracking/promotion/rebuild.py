@@ -64,7 +64,7 @@ def _recorded(client: MlflowClient, run: Run) -> SweepConfig:
             f"the sweep of run {run.info.run_id} kept no {names.SWEEP_ARTIFACT}: it was not started by `drl-track "
             "train`, or by an older one. Give its YAML file with --sweep-config"
         )
-    return parse_config(yaml.safe_load(text), f"{names.SWEEP_ARTIFACT} of run {parent}")
+    return parse_config(yaml.safe_load(text), f"{names.SWEEP_ARTIFACT} of run {parent}", recorded=True)
 
 
 def narrowed(sweep: SweepConfig, trial: Mapping[str, Any], tags: Mapping[str, str]) -> SweepConfig:

@@ -21,6 +21,7 @@ from drl_ray_tracking.tracking.callback import MLflowTrackingCallback
 from drl_ray_tracking.training.algorithms import algorithm_config, tune_callbacks
 from drl_ray_tracking.training.cells import Cell, CellSearch, cell_tags, market_tags, shared_tags
 from drl_ray_tracking.training.config import AgentConfig, SweepConfig, dump_config
+from drl_ray_tracking.training.config_checks import notes_on, problems_of
 from drl_ray_tracking.training.leakage import look_for_leaks
 from drl_ray_tracking.training.market import Market, load_markets
 from drl_ray_tracking.training.named import look_in
@@ -84,6 +85,11 @@ def run_sweep(
         config = config.model_copy(update={"start_from": start.model})
     look_in(base_dir)
     markets = markets or load_markets(config, base_dir)
+    problems = problems_of(config, cells=len(markets) * len(config.agents))  # what code has set is not checked yet
+    if problems:
+        raise ConfigurationError("; ".join(problems))
+    for note in notes_on(config):
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     # Built once for what is wrong with it, before Ray starts; then with what stands for the data in Ray's store.
     cells = [
         Cell(agent, market, algorithm_config(config, agent, market, start)) for agent, market in _pairs(config, markets)
