@@ -213,7 +213,8 @@ class ExperimentTrainingService:
             client = open_client(uri)
             experiment = client.get_experiment_by_name(self._experiment)
             for agent in outcome.agents:
-                if experiment is None or not (agent.test_metrics or "test" in agent.episodes):
+                looked = agent.test_metrics or agent.episodes.get("test")
+                if experiment is None or not (looked or any(key.startswith("test/") for key in agent.metrics)):
                     continue
                 for dataset in _datasets_of(agent, datasets):
                     window, bars = test_window(dataset)

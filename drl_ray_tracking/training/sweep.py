@@ -28,6 +28,7 @@ from drl_ray_tracking.training.named import look_in
 from drl_ray_tracking.training.probe import check_shared_storage
 from drl_ray_tracking.training.progress import SweepProgress
 from drl_ray_tracking.training.resources import fit
+from drl_ray_tracking.training.resume import KeptConfig, kept_config, kept_sweep_id, recorded_runs, resumed_tuner
 from drl_ray_tracking.training.rules_on_runs import judge_agents
 from drl_ray_tracking.training.schedulers import scheduler
 from drl_ray_tracking.training.service import TrainedAgent
@@ -105,7 +106,15 @@ def run_sweep(
         names.TAG_OBJECTIVE_MODE: config.objective.mode,
     }
     tags.pop(names.TAG_AGENT, None)
-    tracking = _tracking(config, tags, base_dir)
+    text = dump_config(config, base_dir)
+    if resume is not None:
+        kept = kept_config(resume, config, base_dir)
+        if kept is None:
+            console.print(
+                f"{resume} keeps no configuration: whether this one is the sweep's is not known", markup=False
+            )
+        text = kept or ""  # what stands on the parent run stays as it was begun with
+    tracking = _tracking(config, tags, text or None)
     if not config.tracking.offline:
         tracking.check_store()
     start_ray()
@@ -119,13 +128,18 @@ def run_sweep(
     name = f"{config.experiment}-{algorithms}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
     objective = config.objective
     progress = SweepProgress(console, tracking, metric=objective.metric, mode=objective.mode)
-    callbacks = [progress, tracking, *more_callbacks]
+    callbacks = [progress, tracking, *more_callbacks, KeptConfig(text)]
     if resume is None:
         tuner = sweep_tuner(config, settings, name, callbacks, tuning)
     else:
-        tuner = resumed_tuner(resume, settings, callbacks)
+        tuner = resumed_tuner(resume, settings, callbacks[:-1])
     results = _fit(tuner)
-    agents = trained_agents(results, config, tracking.run_ids)
+    sweep_id, run_ids = tracking.sweep_id, tracking.run_ids
+    if resume is not None:
+        sweep_id = sweep_id or kept_sweep_id(resume)  # where no trial was left to start
+        before = recorded_runs(tracking.tracking_uri, config.experiment, sweep_id or "", console.print)
+        run_ids = {**before, **run_ids}
+    agents = trained_agents(results, config, run_ids)
     trials = results._experiment_analysis.trials
     interrupted = progress.unfinished or len(trials) < planned or not all(trial.is_finished() for trial in trials)
     if config.rules is not None and not interrupted:
@@ -134,14 +148,14 @@ def run_sweep(
     return SweepOutcome(
         experiment=config.experiment,
         tracking_uri=tracking.tracking_uri,
-        sweep_ids=(tracking.sweep_id,) if tracking.sweep_id is not None else (),
+        sweep_ids=(sweep_id,) if sweep_id is not None else (),
         result_paths=(str(results.experiment_path),),
         trials=len(results),
         errors=tuple(str(error) for error in results.errors),
         delivered=tracking.delivered,
         links=(link,) if (link := _link(tracking)) else (),
         agents=agents,
-        parent_run=tracking.run_ids.get(""),
+        parent_run=run_ids.get(""),
         interrupted=interrupted,
     )
 
@@ -181,7 +195,7 @@ def _link(tracking: MLflowTrackingCallback) -> str:
     return f"{tracking.tracking_uri}/#/experiments/{progress.experiment_id}/runs/{run_id}"
 
 
-def _tracking(config: SweepConfig, tags: dict[str, str], base_dir: Path) -> MLflowTrackingCallback:
+def _tracking(config: SweepConfig, tags: dict[str, str], text: str | None) -> MLflowTrackingCallback:
     return MLflowTrackingCallback(
         config.tracking.uri,
         experiment_name=config.experiment,
@@ -194,7 +208,7 @@ def _tracking(config: SweepConfig, tags: dict[str, str], base_dir: Path) -> MLfl
         drain_timeout_s=config.tracking.drain_timeout_s,
         checkpoints=config.checkpoints.upload,
         keep_checkpoints=config.checkpoints.keep if config.checkpoints.upload == "all" else None,
-        sweep_config=dump_config(config, base_dir),
+        sweep_config=text,
         trial_tags=cell_tags,
     )
 
@@ -252,33 +266,6 @@ def sweep_tuner(
             verbose=0,
         ),
     )
-
-
-def resumed_tuner(directory: str, settings: Sequence[Any], callbacks: Sequence[Any]) -> Any:
-    """Returns the Tuner that goes on with a sweep.
-
-    Args:
-        directory: of Tune's experiment.
-        settings: as for `sweep_tuner`; the sweep's data must be in the object store again.
-        callbacks: in the place of those that Tune has pickled, in the same order.
-
-    Raises:
-        ConfigurationError: there is no sweep of this configuration in the directory.
-    """
-    from ray import tune
-
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    try:
-        tuner: Any = tune.Tuner.restore(
-            directory, trainable=settings[0].algo_class, resume_unfinished=True, resume_errored=True
-        )
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"there is no sweep of this configuration to resume in {directory}: {error}"
-        ) from error
-    # A pickled callback has lost what belongs to its process: terminal, credentials, journal.
-    tuner._local_tuner.get_run_config().callbacks = list(callbacks)
-    return tuner
 
 
 def _cause(error: BaseException | None, kind: type[ConfigurationError]) -> ConfigurationError | None:
