@@ -206,7 +206,9 @@ class SweepConfig(_Part):
     `data` is one market, or a list of them (`more_data` are those after the first). `env_class` and `callbacks` name
     code of the user's as `module:Name`, `trading` the info keys of that environment, see `instrument`. `start_from`
     names a model whose weights every trial begins with: a checkpoint's path or address, `models:/NAME@champion`;
-    loading it executes its pickles. `rules` are judged on what each agent did on its validation bars.
+    loading it executes its pickles. `search_seed` decides what is drawn of `search`: every seed, symbol and fold gets
+    the same values, and the same file the same search. `rules` are judged on what each agent did on its validation
+    bars.
     """
 
     experiment: str = Field(min_length=1)
@@ -226,6 +228,7 @@ class SweepConfig(_Part):
     search: dict[str, SearchDimension] = Field(default_factory=dict)
     seeds: list[int] = Field(default=[1, 2, 3], min_length=1)
     samples: int = Field(default=1, ge=1)
+    search_seed: int = Field(default=0, ge=0)
     stop: dict[str, float] = Field(min_length=1)
     rules: Rules | None = None
     scheduler: SchedulerConfig | None = None
@@ -293,6 +296,8 @@ def dump_config(config: SweepConfig, base_dir: Path) -> str:
     if config.walk_forward is not None:
         plain.pop("split")
     plain["tracking"].pop("uri", None)
+    if config.start_from is not None and ":" not in config.start_from:
+        plain["start_from"] = str((base_dir / Path(config.start_from).expanduser()).resolve())
     for market in (plain["data"], *plain.get("more_data", [])):
         if (base_dir / market["source"]).is_file():
             market["source"] = str((base_dir / market["source"]).resolve())

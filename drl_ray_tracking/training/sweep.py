@@ -121,7 +121,7 @@ def run_sweep(
     check_shared_storage(config.storage)
     settings = [algorithm_config(config, cell.agent, _shared(cell), start) for cell in cells]
     planned = _trials(config, cells)
-    for line in fit(settings, config.resources, trials=planned, cpus=_cores()):
+    for line in fit(settings, config.resources, trials=planned, cpus=cores()):
         console.print(line, highlight=False)
     algorithms = "+".join(dict.fromkeys(agent.label for agent in config.agents))
     # Tune stages the files of equal names in one folder of the node, also those of two drivers.
@@ -171,7 +171,8 @@ def _shared(cell: Cell) -> Market:
     return replace(cell.market, training=share(training, tags), validation=share(validation, tags))
 
 
-def _cores() -> float:
+def cores() -> float:
+    """Returns how many CPUs the cluster has."""
     import ray
 
     return float(ray.cluster_resources().get("CPU", 1.0))  # type: ignore[no-untyped-call]
@@ -247,7 +248,7 @@ def sweep_tuner(
             metric=names.tune_path(objective.metric),
             mode=objective.mode,
             num_samples=config.samples,
-            search_alg=CellSearch(settings, config.resources.max_concurrent or 0),
+            search_alg=CellSearch(settings, config.resources.max_concurrent or 0, config.search_seed),
             scheduler=scheduler,
         ),
         run_config=tune.RunConfig(
