@@ -115,7 +115,7 @@ def reproduce(
             start = starting_point(config.start_from, base_dir=Path.cwd(), storage=scratch, tracking_uri=tracking_uri)
         settings = algorithm_config(config, config.agents[0], market, start)
         # More than there are cores would wait for ever; with fewer it may come out otherwise, which is said.
-        differences += tuple(fit([settings], config.resources, trials=1, cpus=cores()))
+        differences += tuple(fit([settings], config.resources, trials=1, cores=cores()))
         again = config.model_copy(update={"storage": scratch, "stop": {names.ITERATION: float(iterations)}})
         results = sweep_tuner(again, [settings], "reproduce", [last]).fit()
     if results.errors:

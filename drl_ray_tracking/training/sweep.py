@@ -19,6 +19,7 @@ from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.markets.shared import share
 from drl_ray_tracking.tracking.callback import MLflowTrackingCallback
 from drl_ray_tracking.training.algorithms import algorithm_config, tune_callbacks
+from drl_ray_tracking.training.autoscaling import Cores, cores_of
 from drl_ray_tracking.training.cells import Cell, CellSearch, cell_tags, market_tags, shared_tags
 from drl_ray_tracking.training.config import AgentConfig, SweepConfig, dump_config
 from drl_ray_tracking.training.config_checks import notes_on, problems_of
@@ -121,7 +122,7 @@ def run_sweep(
     check_shared_storage(config.storage)
     settings = [algorithm_config(config, cell.agent, _shared(cell), start) for cell in cells]
     planned = _trials(config, cells)
-    for line in fit(settings, config.resources, trials=planned, cpus=cores()):
+    for line in fit(settings, config.resources, trials=planned, cores=cores()):
         console.print(line, highlight=False)
     algorithms = "+".join(dict.fromkeys(agent.label for agent in config.agents))
     # Tune stages the files of equal names in one folder of the node, also those of two drivers.
@@ -171,11 +172,11 @@ def _shared(cell: Cell) -> Market:
     return replace(cell.market, training=share(training, tags), validation=share(validation, tags))
 
 
-def cores() -> float:
-    """Returns how many CPUs the cluster has."""
+def cores() -> Cores:
+    """Returns how many CPUs the cluster has, and may have."""
     import ray
 
-    return float(ray.cluster_resources().get("CPU", 1.0))  # type: ignore[no-untyped-call]
+    return cores_of(float(ray.cluster_resources().get("CPU", 1.0)))  # type: ignore[no-untyped-call]
 
 
 def _trials(config: SweepConfig, cells: Sequence[Cell]) -> int:
