@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from drl_ray_tracking.comparing import At, Choice, Mode, View, show_comparison
 from drl_ray_tracking.errors import ConfigurationError, TrackingError
 from drl_ray_tracking.names import DEFAULT_METRIC
+
+if TYPE_CHECKING:
+    from drl_ray_tracking.training.config import SweepConfig
+    from drl_ray_tracking.training.sweep import SweepOutcome
 
 app = typer.Typer(
     name="drl-track",
@@ -34,8 +39,6 @@ TrackingUri = Annotated[
 ]
 
 
-Mode = Literal["max", "min"]
-At = Literal["last", "best", "budget"]
 Experiment = Annotated[str, typer.Argument(help="The MLflow experiment's name or id; with --tune Tune's directory.")]
 Metric = Annotated[
     str | None, typer.Option(help="By its MLflow name or its Tune path; default what the sweep was tuned on.")
@@ -74,19 +77,37 @@ def train(
 
     folder = config.resolve().parent
     outcome = run_sweep(settings, base_dir=folder, console=_console, start=start_of(settings, folder), resume=resume)
+    undone = [] if outcome.interrupted else _after(outcome, settings, folder, report)
+    for line in (*sweep_summary(outcome), *undone):
+        _line(line)
+    if outcome.interrupted:
+        again = f"drl-track train {quote(str(config))} --resume {quote(outcome.result_paths[0])}"
+        _line(f"Interrupted: nothing is tested or compared. Go on with it: {again}")
+        raise typer.Exit(130)
+    if outcome.errors or undone:
+        raise typer.Exit(1)
+
+
+def _after(outcome: SweepOutcome, settings: SweepConfig, folder: Path, report: Path | None) -> list[str]:
+    """Tests and compares what has trained; returns what of it could not be done, and why."""
+    undone = []
     if settings.wants_test or settings.ensembles:
         from drl_ray_tracking.training.market import load_markets
         from drl_ray_tracking.training.rllib_service import after_training
 
-        after_training(outcome, settings, load_markets(settings, folder), _console)
-    if outcome.delivered:
-        for sweep_id in outcome.sweep_ids:
-            view = View(settings.objective.metric, settings.objective.mode)
-            _compare(outcome.experiment, outcome.tracking_uri, view, Choice(sweep=sweep_id), report=report)
-    for line in sweep_summary(outcome):
-        _console.print(line, highlight=False, soft_wrap=True)
-    if outcome.errors:
-        raise typer.Exit(1)
+        try:
+            after_training(outcome, settings, load_markets(settings, folder), _console)
+        except TrackingError as error:
+            undone.append(f"NOT DONE: the test and the ensembles: {error}")
+    view = View(settings.objective.metric, settings.objective.mode)
+    for sweep_id in outcome.sweep_ids if outcome.delivered else ():
+        try:
+            show_comparison(
+                outcome.experiment, outcome.tracking_uri, view, Choice(sweep=sweep_id), _console, report=report
+            )
+        except TrackingError as error:
+            undone.append(f"NOT DONE: the comparison: {error}")
+    return undone
 
 
 @app.command()
@@ -108,7 +129,7 @@ def compare(
     """Compares the trials of an experiment, seed by seed, and says what may be concluded."""
     view, chosen = View(metric, mode, by, at, budget), Choice(sweep, job, _pairs("--where", where))
     store = _store(tracking_uri, tune)
-    _compare(experiment, store, view, chosen, publish_it=publish, page=False, report=report)
+    show_comparison(experiment, store, view, chosen, _console, publish_it=publish, page=False, report=report)
 
 
 @app.command()
@@ -131,27 +152,8 @@ def report(
     view, chosen = View(metric, mode, by, at, budget), Choice(sweep, job, _pairs("--where", where))
     name = re.sub(r"[^\w.-]+", "-", experiment.rstrip("/").rpartition("/")[2]).strip("-.") or "experiment"
     folder = output or Path(f"report-{name}")
-    _compare(experiment, _store(tracking_uri, tune), view, chosen, publish_it=publish, report=folder)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which trials of an experiment are meant; nothing given means all of them."""
-
-    sweep: str | None = None
-    job: str | None = None
-    where: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class View:
-    """How trials are compared; without a metric, by what the sweep was tuned on."""
-
-    metric: str | None = None
-    mode: Mode | None = None
-    by: str = "config_hash"
-    at: At = "last"
-    budget: int | None = None
+    store = _store(tracking_uri, tune)
+    show_comparison(experiment, store, view, chosen, _console, publish_it=publish, report=folder)
 
 
 def _store(tracking_uri: str | None, tune: bool) -> str | None:
@@ -159,44 +161,6 @@ def _store(tracking_uri: str | None, tune: bool) -> str | None:
     from drl_ray_tracking.tracking.target import resolve_target
 
     return None if tune else resolve_target(tracking_uri).uri
-
-
-def _compare(
-    experiment: str,
-    tracking_uri: str | None,
-    view: View,
-    chosen: Choice,
-    *,
-    publish_it: bool = True,
-    page: bool = True,
-    report: Path | None = None,
-) -> None:
-    from drl_ray_tracking.analysis.compare import compare as compare_runs
-    from drl_ray_tracking.analysis.publish import publish, write_report
-    from drl_ray_tracking.analysis.runs import load_runs
-    from drl_ray_tracking.analysis.runset import RunSet, objective_of
-    from drl_ray_tracking.analysis.verdict import judged
-
-    if tracking_uri is None:
-        if chosen != Choice():
-            raise ConfigurationError(
-                "--sweep, --job and --where choose among MLflow's runs: leave them out with --tune"
-            )
-        runs, everything = RunSet.from_tune(experiment), None
-    else:
-        runs = load_runs(tracking_uri, experiment, sweep=chosen.sweep, job=chosen.job, where=chosen.where, metrics=[])
-        # Other sweeps on the same bars were tries too: what was chosen was chosen from them as well.
-        everything = load_runs(tracking_uri, experiment, metrics=[]) if chosen != Choice() else runs
-    tuned_on, better = objective_of(runs)
-    metric, mode = view.metric or tuned_on, view.mode or (better if view.metric is None else "max")
-    compared = compare_runs(runs, metric=metric, mode=mode, by=view.by, at=view.at, budget=view.budget)
-    comparison = judged(compared, runs, everything)
-    _console.print(comparison.to_rich())
-    title = experiment.rstrip("/").rpartition("/")[2] if tracking_uri is None else experiment
-    if publish_it and tracking_uri is not None:
-        publish(comparison, runs, tracking_uri=tracking_uri, title=title, page=page)
-    if report is not None:
-        _line(f"report: {write_report(comparison, runs, report, title)}")
 
 
 @app.command()

@@ -149,6 +149,7 @@ END_RECONCILED: Final = "no heartbeat"  # written by `drl-track reconcile`
 
 # --- files -----------------------------------------------------------------------------------------------
 IDENTITY_FILE: Final = "drl_sweep.json"  # in Tune's experiment directory
+SWEEP_FILE: Final = "drl_sweep.yaml"  # beside it: the configuration `drl-track train` was begun with
 TRIALS_FILE: Final = "drl_trials.json"  # beside it: how the sweep's trials are tracked, see trials.tracked
 TAGS_FILE: Final = "drl_tags.json"  # in a trial's folder: tags of its own, see `trial_tags` of the callback
 SERIES_DIR: Final = "drl_series"  # in a trial's storage: one Parquet file per evaluation

@@ -82,6 +82,7 @@ TABLE: dict[str, tuple[set[str], set[str]]] = {
     ),
     "promotion": ({"promotion", "training", "markets", "models", "tracking", "trials", "analysis", "errors", "names"},
                   {"mlflow", "pyarrow", "pydantic", "ray", "yaml"}),
+    "comparing": ({"analysis", "errors", "names"}, {"rich"}),
     "cli": ({"*"}, {"rich", "typer"}),
 }  # fmt: skip
 STATISTICS = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -285,3 +286,43 @@ def test_a_sweep_that_was_cut_off_goes_on_into_the_same_runs(tmp_path: Path, _em
     assert {run.data.tags[names.TAG_SYMBOLS] for run in trials} == {"GOOGL", "EURUSD"}
     for run in trials:
         assert run.info.status == "FINISHED" and run.data.metrics["progress/iteration"] == 4
+
+
+@pytest.mark.scenarios
+@pytest.mark.timeout(900)
+def test_ctrl_c_looks_at_no_test_bars_and_the_sweep_goes_on_where_it_says(
+    tmp_path: Path, _empty_database: Path
+) -> None:
+    given = yaml.safe_load((CONFIGS / "single_agent.yaml").read_text())
+    given.update(seeds=[1, 2], stop={"training_iteration": 12}, evaluation={"interval": 1}, test=True)
+    given.update(storage=str(tmp_path / "results"), resources={"max_concurrent": 1})
+    given["agents"][0]["training"].update(TINY)
+    config = tmp_path / "sweep.yaml"
+    config.write_text(yaml.safe_dump(given))
+    shutil.copy(_empty_database, tmp_path / "mlflow.db")
+    first = subprocess.Popen(
+        command(config), cwd=tmp_path, env=environment(tmp_path), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        text=True, start_new_session=True,
+    )  # fmt: skip
+
+    def reported() -> int:
+        return sum(len(path.read_text().splitlines()) for path in tmp_path.glob("results/*/*/result.json"))
+
+    wait_until(lambda: reported() >= 2 or first.poll() is not None, timeout_s=300, what="two results are there")
+    first.send_signal(signal.SIGINT)
+    output, _ = first.communicate(timeout=300)
+    assert first.returncode == 130, output[-3000:]
+    (directory,) = (tmp_path / "results").iterdir()
+    assert f"drl-track train {config} --resume {directory}" in output
+    assert "Out of sample" not in output and "Verdict" not in output
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
+    experiment = client.get_experiment_by_name(given["experiment"])
+    assert spent(client, experiment.experiment_id) == {}
+    second = subprocess.run(
+        command(config, "--resume", str(directory)),
+        capture_output=True, text=True, cwd=tmp_path, env=environment(tmp_path), timeout=600, check=False,
+    )  # fmt: skip
+    assert second.returncode == 0, second.stdout[-3000:] + second.stderr[-3000:]
+    assert [window.count for window in spent(client, experiment.experiment_id).values()] == [2]
+    runs = client.search_runs([experiment.experiment_id], f"tags.`{names.TAG_ROLE}` = '{names.ROLE_TRIAL}'")
+    assert len(runs) == 2 and all("test/trading/total_return" in run.data.metrics for run in runs)

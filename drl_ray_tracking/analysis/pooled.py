@@ -47,9 +47,9 @@ class PooledAgent:
         hold: (bar,) of holding the instrument; None without prices.
         folds: (fold, seed) Sharpe ratio of each fold and seed, annualised.
         periods_per_year: for annualising.
-        deflated: probability that its pooled Sharpe ratio is better than luck, given how many agents were compared;
+        deflated: probability that its pooled Sharpe ratio is better than luck, given how many tries there were;
             None where it is not defined.
-        compared: how many.
+        compared: how many: agents, or looks at these bars where those are more.
     """
 
     agent: str
@@ -102,17 +102,30 @@ class PooledAgent:
             f"{kpis['total_return']:+.1%}, {won} of {len(self.fold_returns())} folds in profit"
         )
         if self.deflated is None:
-            return f"undecided: {told}; its returns do not vary"
-        luck = f"better than the luck of {self.compared} agents with probability {self.deflated:.2f}"
+            why = (
+                f"these bars were looked at {self.compared} times, and how tries vary is not known"
+                if "sharpe" in kpis
+                else "its returns do not vary"
+            )
+            return f"undecided: {told}; {why}"
+        luck = f"better than the luck of {self.compared} tries with probability {self.deflated:.2f}"
         return f"{'accepted' if self.accepted else 'not accepted'}: {told}; {luck}, {ASKED_FOR} is asked for"
 
 
-def pool(parts: Sequence[OutOfSample], *, periods_per_year: Mapping[str, float]) -> tuple[PooledAgent, ...]:
+def pool(
+    parts: Sequence[OutOfSample],
+    *,
+    periods_per_year: Mapping[str, float],
+    looks: Mapping[str, int] | None = None,
+    variance: float | None = None,
+) -> tuple[PooledAgent, ...]:
     """Pools every agent's folds, the best by pooled Sharpe ratio first.
 
     Args:
         parts: one for each agent, seed and fold.
         periods_per_year: of each agent's bars.
+        looks: how often each agent's test bars were looked at, this time included; None counts the agents alone.
+        variance: over tries, of the per-bar Sharpe ratio, where there is one agent: several tell it themselves.
 
     Raises:
         DataError: a bar appears twice for one seed, or seeds have different bars; says which.
@@ -124,7 +137,7 @@ def pool(parts: Sequence[OutOfSample], *, periods_per_year: Mapping[str, float])
     per_bar = {agent: _per_bar(table.mean(axis=1)) for agent, (table, _) in tables.items()}
     # One that never traded was a candidate, too: its ratio is 0, as in `tries`.
     sharpes = [value or 0.0 for value in per_bar.values()]
-    variance = float(np.var(sharpes, ddof=1)) if len(sharpes) > 1 else 0.0
+    spread = float(np.var(sharpes, ddof=1)) if len(sharpes) > 1 else variance
     pooled = []
     for agent in agents:
         table, hold = tables[agent]
@@ -138,8 +151,9 @@ def pool(parts: Sequence[OutOfSample], *, periods_per_year: Mapping[str, float])
         for part in parts:
             if part.agent == agent:
                 folds.loc[part.fold, part.seed] = sharpe_ratio(part.returns.to_numpy(), periods_per_year=periods)
-        deflated = None if sharpe is None else _deflated(table.mean(axis=1), sharpe, len(agents), variance)
-        pooled.append(PooledAgent(agent, table, hold, folds.sort_index(), periods, deflated, len(agents)))
+        tries = max(len(agents), (looks or {}).get(agent, 0))
+        deflated = None if sharpe is None else _deflated(table.mean(axis=1), sharpe, tries, spread)
+        pooled.append(PooledAgent(agent, table, hold, folds.sort_index(), periods, deflated, tries))
     return tuple(sorted(pooled, key=lambda one: -one.kpis().get("sharpe", -math.inf)))
 
 
@@ -172,10 +186,12 @@ def _per_bar(returns: pd.Series[float]) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def _deflated(returns: pd.Series[float], sharpe: float, agents: int, variance: float) -> float | None:
+def _deflated(returns: pd.Series[float], sharpe: float, tries: int, variance: float | None) -> float | None:
+    if tries > 1 and variance is None:
+        return None
     values = returns.to_numpy()
     try:
-        return deflated_sharpe_ratio(sharpe, len(values), *skewness_and_kurtosis(values), agents, variance)
+        return deflated_sharpe_ratio(sharpe, len(values), *skewness_and_kurtosis(values), tries, variance or 0.0)
     except DataError:  # the moments of few bars may contradict each other
         return None
 

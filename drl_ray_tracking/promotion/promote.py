@@ -17,7 +17,6 @@ from drl_ray_tracking.analysis.runs import load_runs, open_client
 from drl_ray_tracking.analysis.store_errors import store_errors
 from drl_ray_tracking.analysis.tries import tries_of
 from drl_ray_tracking.errors import DataError
-from drl_ray_tracking.markets.datasets import market_segment
 from drl_ray_tracking.models.backtest import Backtest
 from drl_ray_tracking.models.loading import load_policy
 from drl_ray_tracking.promotion.candidate import Candidate, best_candidate
@@ -29,7 +28,7 @@ from drl_ray_tracking.tracking.checkpoints import Checkpoints
 from drl_ray_tracking.tracking.mlflow_sink import MlflowSink, bounded_requests
 from drl_ray_tracking.tracking.trial_files import fetch_folder
 from drl_ray_tracking.training.backtests import backtest_agent, raised_costs
-from drl_ray_tracking.training.market import Market, window_id
+from drl_ray_tracking.training.market import Market, test_window
 from drl_ray_tracking.training.thresholds import Verdict
 
 if TYPE_CHECKING:
@@ -134,9 +133,9 @@ def promote(
 
 
 def _count_look(client: MlflowClient, experiment_id: str, market: Market, run: Run) -> int:
-    window = window_id(market.dataset.data_digest, market_segment(market.dataset, "test"))
+    window, bars = test_window(market.dataset)
     what = f"promotion of run {run.info.run_id}"
-    return count_test_evaluation(client, experiment_id, window, what=what, time_ms=int(time.time() * 1000))
+    return count_test_evaluation(client, experiment_id, window, what=what, time_ms=int(time.time() * 1000), bars=bars)
 
 
 def _upload(uri: str, experiment_id: str, run: Run, candidate: Candidate) -> str:

@@ -18,10 +18,11 @@ from drl_ray_tracking.training.config import (
     DataConfig,
     SearchDimension,
     SweepConfig,
-    load_config,
+    dump_config,
     parse_config,
 )
 from drl_ray_tracking.training.market import Market, load_folds, load_market
+from drl_ray_tracking.training.yaml_file import read_mapping
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -47,13 +48,19 @@ def trial_config(client: MlflowClient, run: Run, given: Path | None = None) -> S
     Raises:
         ConfigurationError: what is needed was not recorded; says what.
     """
-    sweep = load_config(given) if given is not None else _recorded(client, run)
+    sweep = _given(given) if given is not None else _recorded(client, run)
     text = read_text(client, run.info.run_id, names.CONFIG_ARTIFACT)
     if text is None:
         raise ConfigurationError(
             f"run {run.info.run_id} has no artifact {names.CONFIG_ARTIFACT}: its searched values are not known"
         )
     return narrowed(sweep, json.loads(text), run.data.tags)
+
+
+def _given(file: Path) -> SweepConfig:
+    """Returns a sweep's YAML file; its relative paths lie beside it, wherever this is run."""
+    text = dump_config(parse_config(read_mapping(file), str(file), recorded=True), file.resolve().parent)
+    return parse_config(yaml.safe_load(text), str(file), recorded=True)
 
 
 def _recorded(client: MlflowClient, run: Run) -> SweepConfig:
@@ -64,7 +71,7 @@ def _recorded(client: MlflowClient, run: Run) -> SweepConfig:
             f"the sweep of run {run.info.run_id} kept no {names.SWEEP_ARTIFACT}: it was not started by `drl-track "
             "train`, or by an older one. Give its YAML file with --sweep-config"
         )
-    return parse_config(yaml.safe_load(text), f"{names.SWEEP_ARTIFACT} of run {parent}")
+    return parse_config(yaml.safe_load(text), f"{names.SWEEP_ARTIFACT} of run {parent}", recorded=True)
 
 
 def narrowed(sweep: SweepConfig, trial: Mapping[str, Any], tags: Mapping[str, str]) -> SweepConfig:
@@ -97,7 +104,22 @@ def narrowed(sweep: SweepConfig, trial: Mapping[str, Any], tags: Mapping[str, st
         )
     own = {"agents": [agent.model_copy(update={"search": {}})], "data": data, "more_data": [], "scheduler": None}
     one = {"env": env, "search": search, "seeds": [trial["seed"]], "samples": 1}
-    return sweep.model_copy(update={**own, **one})
+    return sweep.model_copy(update={**own, **one, **_runners(sweep, trial)})
+
+
+def _runners(sweep: SweepConfig, trial: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the resources a trial really had: `auto`, and what a small machine cut, decide what is sampled."""
+    resources = {
+        "env_runners": trial.get("num_env_runners"),
+        "envs_per_runner": trial.get("num_envs_per_env_runner"),
+    }
+    evaluators = trial.get("evaluation_num_env_runners")
+    evaluation = {"runners": evaluators} if isinstance(evaluators, int) else {}
+    known = {key: value for key, value in resources.items() if isinstance(value, int)}
+    return {
+        "resources": sweep.resources.model_copy(update=known),
+        "evaluation": sweep.evaluation.model_copy(update=evaluation),
+    }
 
 
 def _of_trial(sweep: SweepConfig, tags: Mapping[str, str]) -> tuple[AgentConfig, DataConfig]:

@@ -6,6 +6,7 @@ Before that it says what is not as it was: versions, commit, uncommitted changes
 from __future__ import annotations
 
 import math
+import re
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,7 +25,8 @@ from drl_ray_tracking.tracking.identity import context_tags, installed_versions,
 from drl_ray_tracking.training.algorithms import ENV_PREFIX, algorithm_config
 from drl_ray_tracking.training.config import SearchDimension, SweepConfig
 from drl_ray_tracking.training.continuation import starting_point
-from drl_ray_tracking.training.sweep import start_ray, sweep_tuner
+from drl_ray_tracking.training.resources import fit
+from drl_ray_tracking.training.sweep import cores, start_ray, sweep_tuner
 from drl_ray_tracking.trials.metrics import MetricSelection
 
 if TYPE_CHECKING:
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 Agreement = Literal["equal", "close", "differs", "missing"]
 CLOSE: Final = 1e-6  # relative: another processor adds up in another order
 _TIMED: Final = ("perf/", "progress/wall_time_s", "hparam/", "tracker/", "system/")  # these never repeat
+_CLOCKS: Final = re.compile(r"(^|/)(time_|timestamp|pid$)|timer|throughput")  # in RLlib's own names
+_NOT_TRAINED: Final = ("test/", f"{names.RULES}/")  # what was done with the agent afterwards
 _DECIDING: Final = ("drl-ray-tracking", "gymnasium", "numpy", "ray", "torch")
 
 
@@ -104,17 +108,19 @@ def reproduce(
     if iterations < 1:
         raise ConfigurationError(f"run {run_id} has no finished iteration: there is nothing to reproduce")
     start_ray()
-    last = _LastValues()
+    last = _LastValues(MetricSelection(config.tracking.names, config.tracking.include, config.tracking.exclude))
     with tempfile.TemporaryDirectory(prefix="drl-reproduce-") as scratch:
         start = None
         if config.start_from is not None:
             start = starting_point(config.start_from, base_dir=Path.cwd(), storage=scratch, tracking_uri=tracking_uri)
         settings = algorithm_config(config, config.agents[0], market, start)
+        # More than there are cores would wait for ever; with fewer it may come out otherwise, which is said.
+        differences += tuple(fit([settings], config.resources, trials=1, cores=cores()))
         again = config.model_copy(update={"storage": scratch, "stop": {names.ITERATION: float(iterations)}})
         results = sweep_tuner(again, [settings], "reproduce", [last]).fit()
     if results.errors:
         raise DataError(f"the trial failed this time: {results.errors[0]}")
-    recorded = {name: value for name, value in run.data.metrics.items() if not name.startswith(_TIMED)}
+    recorded = {name: value for name, value in run.data.metrics.items() if _repeats(name)}
     rows = [Row(name, recorded.get(name), last.values.get(name)) for name in sorted({*recorded, *last.values})]
     return Reproduction(run_id, differences, tuple(rows))
 
@@ -122,16 +128,21 @@ def reproduce(
 class _LastValues(Callback):
     """Keeps the last value of every metric of the one trial, by its MLflow name."""
 
-    def __init__(self) -> None:
+    def __init__(self, selection: MetricSelection) -> None:
         self.values: dict[str, float] = {}
-        self._selection = MetricSelection("vocabulary", (), ())
+        self._selection = selection
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
         """Takes a result's values."""
         selected = self._selection.select(result)
-        self.values.update({name: value for name, value in selected.items() if not name.startswith(_TIMED)})
+        self.values.update({name: value for name, value in selected.items() if _repeats(name)})
+
+
+def _repeats(name: str) -> bool:
+    """Tells whether training alone determines a metric."""
+    return not _CLOCKS.search(name) and not (names.published_name(name) or name).startswith((*_TIMED, *_NOT_TRAINED))
 
 
 def _changed(config: SweepConfig, changes: Mapping[str, Any]) -> SweepConfig:

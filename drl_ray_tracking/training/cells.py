@@ -13,6 +13,7 @@ from typing import Any
 
 from ray.tune.experiment import Experiment
 from ray.tune.search.basic_variant import BasicVariantGenerator
+from ray.tune.search.sample import _BackwardsCompatibleNumpyRng
 
 from drl_ray_tracking import names
 from drl_ray_tracking.training.config import AgentConfig
@@ -53,20 +54,29 @@ def shared_tags(cells: Sequence[Mapping[str, str]]) -> dict[str, str]:
 
 
 class CellSearch(BasicVariantGenerator):
-    """Hands out the trials of every cell's own space, for its own algorithm."""
+    """Hands out the trials of every cell's own space, for its own algorithm.
 
-    def __init__(self, settings: Sequence[Any], max_concurrent: int = 0) -> None:
-        super().__init__(max_concurrent=max_concurrent)
+    What is drawn is drawn once for all seeds: they replicate it. Every cell draws the same, so that folds and symbols
+    replicate it, too.
+
+    Args:
+        settings: an `AlgorithmConfig` for each cell, seeds and searched values as Tune spaces.
+        max_concurrent: trials at once; 0 is as many as there is room for.
+        seed: of what is drawn.
+    """
+
+    def __init__(self, settings: Sequence[Any], max_concurrent: int = 0, seed: int = 0) -> None:
+        super().__init__(max_concurrent=max_concurrent, constant_grid_search=True, random_state=seed)
+        self._seed = seed
         self._settings = [(one.algo_class, one.to_dict()) for one in settings]
 
     def add_configurations(self, experiments: Any) -> None:
         """Takes Tune's one experiment and puts one for each cell in its place; called by Tune."""
         (given,) = experiments if isinstance(experiments, list) else [experiments]
-        cells = []
         for algorithm, space in self._settings:
             cell = copy.copy(given)
             run = Experiment.register_if_needed(algorithm)
             cell.spec = {**given.spec, "run": run, "config": space}
-            cells.append(cell)
+            self._random_state = _BackwardsCompatibleNumpyRng(self._seed)
+            super().add_configurations([cell])
         self._settings = []  # Tune saves this object with its state
-        super().add_configurations(cells)

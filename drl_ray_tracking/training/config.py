@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import datetime
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, model_validator
 
 from drl_ray_tracking.errors import ConfigurationError
-from drl_ray_tracking.names import DEFAULT_METRIC, suggestion
+from drl_ray_tracking.names import DEFAULT_METRIC
+from drl_ray_tracking.training.config_checks import problems_of
+from drl_ray_tracking.training.config_reading import numbers, problem_at, several_markets
 from drl_ray_tracking.training.rules import Rules
 from drl_ray_tracking.training.yaml_file import read_mapping
 
-_EXPONENT: Final = re.compile(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+")
 Moment = datetime.datetime | datetime.date | str | int  # a year, as YAML reads it
 
 
@@ -206,7 +206,9 @@ class SweepConfig(_Part):
     `data` is one market, or a list of them (`more_data` are those after the first). `env_class` and `callbacks` name
     code of the user's as `module:Name`, `trading` the info keys of that environment, see `instrument`. `start_from`
     names a model whose weights every trial begins with: a checkpoint's path or address, `models:/NAME@champion`;
-    loading it executes its pickles. `rules` are judged on what each agent did on its validation bars.
+    loading it executes its pickles. `search_seed` decides what is drawn of `search`: every seed, symbol and fold gets
+    the same values, and the same file the same search. `rules` are judged on what each agent did on its validation
+    bars.
     """
 
     experiment: str = Field(min_length=1)
@@ -226,6 +228,7 @@ class SweepConfig(_Part):
     search: dict[str, SearchDimension] = Field(default_factory=dict)
     seeds: list[int] = Field(default=[1, 2, 3], min_length=1)
     samples: int = Field(default=1, ge=1)
+    search_seed: int = Field(default=0, ge=0)
     stop: dict[str, float] = Field(min_length=1)
     rules: Rules | None = None
     scheduler: SchedulerConfig | None = None
@@ -238,25 +241,9 @@ class SweepConfig(_Part):
     start_from: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
-    def _fits_together(self) -> SweepConfig:
-        problems = []
-        if self.walk_forward is not None and "split" in self.model_fields_set:
-            problems.append("give `split` or `walk_forward`, not both: the folds say how history is cut")
-        labels = [agent.label for agent in self.agents]
-        twice = sorted({label for label in labels if labels.count(label) > 1})
-        if twice:
-            problems.append(f"agents need names of their own; {', '.join(twice)} is several: give each a `name`")
-        for index, ensemble in enumerate(self.ensembles):
-            unknown = sorted(set(ensemble.agents or ()) - set(labels))
-            if unknown:
-                problems.append(f"ensembles[{index}] names {', '.join(unknown)}; agents are {', '.join(labels)}")
-        cells = len(self.agents) * (1 + len(self.more_data)) * (self.walk_forward.folds if self.walk_forward else 1)
-        if self.scheduler is not None and self.scheduler.kind == "pbt" and cells > 1:
-            problems.append("pbt copies trials onto each other: give it one agent, one market and no folds")
-        if self.wants_test and self.tracking.offline:
-            problems.append(
-                "looks at test bars are counted in the store: set `walk_forward.test: false`, or not `offline`"
-            )
+    def _fits_together(self, info: ValidationInfo) -> SweepConfig:
+        recorded = bool((info.context or {}).get("recorded"))
+        problems = [] if recorded else problems_of(self)
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -282,14 +269,17 @@ def load_config(path: str | Path) -> SweepConfig:
     return parse_config(read_mapping(Path(path)), str(path))
 
 
-def parse_config(given: Mapping[str, Any], where: str) -> SweepConfig:
-    """Validates a configuration given as a mapping; `where` names it in the error (see `load_config`)."""
+def parse_config(given: Mapping[str, Any], where: str, *, recorded: bool = False) -> SweepConfig:
+    """Validates a configuration given as a mapping; `where` names it in the error (see `load_config`).
+
+    One that is `recorded` has trained: what an earlier version has allowed is not refused now.
+    """
     try:
-        return SweepConfig.model_validate(_several_markets(_numbers(given)))
+        return SweepConfig.model_validate(several_markets(numbers(given)), context={"recorded": recorded})
     except ValidationError as error:
         problems: dict[str, list[str]] = {}
         for item in error.errors():
-            path, problem = _problem(item)
+            path, problem = problem_at(item, _keys_at)
             problems.setdefault(path, []).append(problem)
         lines = "".join(f"\n  {path}: {' or '.join(dict.fromkeys(said))}" for path, said in problems.items())
         raise ConfigurationError(f"{where}: {len(problems)} problem(s){lines}") from error
@@ -306,49 +296,12 @@ def dump_config(config: SweepConfig, base_dir: Path) -> str:
     if config.walk_forward is not None:
         plain.pop("split")
     plain["tracking"].pop("uri", None)
+    if config.start_from is not None and ":" not in config.start_from:
+        plain["start_from"] = str((base_dir / Path(config.start_from).expanduser()).resolve())
     for market in (plain["data"], *plain.get("more_data", [])):
         if (base_dir / market["source"]).is_file():
             market["source"] = str((base_dir / market["source"]).resolve())
     return yaml.safe_dump(plain, sort_keys=False)
-
-
-def _several_markets(given: Any) -> Any:
-    """Takes a list of markets apart: most files have one, and most code cares for one."""
-    data = given.get("data") if isinstance(given, Mapping) else None
-    if not isinstance(data, list) or not data:
-        return given
-    return {**given, "data": data[0], "more_data": [*data[1:], *given.get("more_data", [])]}
-
-
-def _numbers(value: Any) -> Any:
-    """YAML 1.1 reads `1e-4` as text (it wants `1.0e-4`); everyone means the number."""
-    if isinstance(value, Mapping):
-        return {key: _numbers(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_numbers(item) for item in value]
-    if isinstance(value, str) and _EXPONENT.fullmatch(value):
-        return float(value)
-    return value
-
-
-def _problem(item: Any) -> tuple[str, str]:
-    """Returns the path into the file and what is wrong there."""
-    location = [part for part in item["loc"] if not _is_kind(part)]
-    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-    if item["type"] == "extra_forbidden":
-        allowed = _keys_at(location[:-1])
-        hint = suggestion(str(location[-1]), allowed) or f"; allowed: {', '.join(allowed)}"
-        return path, f"unknown key{hint}"
-    if item["type"] == "missing":
-        return path, "is needed and missing"
-    given = item["input"]
-    shown = "" if isinstance(given, Mapping) else f" (given {given!r})"
-    return path or "the file", item["msg"].removeprefix("Value error, ") + shown
-
-
-def _is_kind(part: Any) -> bool:
-    """Tells whether a part of pydantic's path is no key, but one of several kinds that a value may have."""
-    return isinstance(part, str) and (part == "int" or part.startswith(("tuple[", "float", "literal[", "constrained-")))
 
 
 def _keys_at(location: list[Any]) -> list[str]:

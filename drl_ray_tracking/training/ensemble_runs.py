@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from drl_ray_tracking.training.algorithms import (
     number_of_windows,
     own_conventions,
 )
-from drl_ray_tracking.training.config import EnsembleConfig, SweepConfig
+from drl_ray_tracking.training.config import EnsembleConfig, ObjectiveConfig, SweepConfig
 from drl_ray_tracking.training.ensemble import Ensemble
 from drl_ray_tracking.training.market import Market
 from drl_ray_tracking.training.out_of_sample import best_of_each_cell, count_look, fold_runs, log_metrics
@@ -33,21 +33,24 @@ _ENSEMBLE = "ensemble"
 
 
 def ensemble_agents(
-    agents: Sequence[TrainedAgent], config: SweepConfig, markets: Sequence[Market], *, tracking_uri: str
+    agents: Sequence[TrainedAgent],
+    config: SweepConfig,
+    markets: Sequence[Market],
+    *,
+    tracking_uri: str,
+    say: Callable[[str], None],
 ) -> list[TrainedAgent]:
     """Returns every configured ensemble on every market and fold, with what it did on the validation and test bars.
+
+    One that cannot be made, because too few of its agents have trained or do not decide together, is said and left out.
 
     Args:
         agents: trained, of one sweep.
         config: of the sweep; where it wants the test, an ensemble's look is counted like an agent's.
         markets: of the sweep.
         tracking_uri: of the store that counts the looks.
-
-    Raises:
-        ConfigurationError: fewer than two of an ensemble's agents have trained, or their environment was searched.
+        say: takes what is told a person.
     """
-    if any(agent.params.keys() & {key for key in agent.params if key.startswith("env/")} for agent in agents):
-        raise ConfigurationError("ensembles need one environment for all members: search no key of `env/`")
     best = best_of_each_cell(agents, config)
     made = []
     for wanted in config.ensembles:
@@ -56,7 +59,10 @@ def ensemble_agents(
             members = [one for one in best if (one.symbol, one.fold) == (dataset.symbol, dataset.fold)]
             if wanted.agents is not None:
                 members = [one for one in members if one.tags.get(names.TAG_AGENT) in wanted.agents]
-            made.append(_evaluated(wanted, members, config, market, tracking_uri))
+            try:
+                made.append(_evaluated(wanted, members, config, market, tracking_uri))
+            except Exception as error:  # noqa: BLE001 - what policies and environments raise; the agents have trained
+                say(f"no {wanted.label} on {dataset.symbol}: {type(error).__name__}: {error}")
     return made
 
 
@@ -84,7 +90,7 @@ def _evaluated(
         raise ConfigurationError(
             f"{wanted.label} on {market.dataset.symbol}: {len(members)} of its agents have trained, two are needed"
         )
-    weights = None if wanted.vote == "majority" else _weights(members, names.mlflow_name(config.objective.metric))
+    weights = None if wanted.vote == "majority" else _weights(members, config.objective)
     panel = Ensemble(tuple(load_policy(str(one.checkpoint)) for one in members), wanted.vote, weights)
     fold = market.dataset.fold
     name = "-".join([wanted.label, market.dataset.symbol, *([] if fold is None else [f"f{fold}"])])
@@ -104,7 +110,7 @@ def _evaluated(
     )
     for split in ("validation", "test") if config.wants_test else ("validation",):
         if split == "test":
-            count_look(tracking_uri, config.experiment, market.test_window_id, name)
+            count_look(tracking_uri, config.experiment, market, name)
         agent = _ran(agent, split, config, market)
     return agent
 
@@ -128,8 +134,9 @@ def _ran(agent: TrainedAgent, split: str, config: SweepConfig, market: Market) -
     return replace(agent, episodes=episodes, test_metrics={f"test/{key}": value for key, value in done.kpis.items()})
 
 
-def _weights(members: Sequence[TrainedAgent], metric: str) -> tuple[float, ...]:
-    worth = tuple(max(0.0, one.metrics.get(metric, 0.0)) for one in members)
+def _weights(members: Sequence[TrainedAgent], objective: ObjectiveConfig) -> tuple[float, ...]:
+    metric, sign = names.mlflow_name(objective.metric), 1.0 if objective.mode == "max" else -1.0
+    worth = tuple(max(0.0, sign * one.metrics.get(metric, 0.0)) for one in members)
     return worth if sum(worth) > 0.0 else (1.0,) * len(members)
 
 

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 from drl_ray_tracking import names
 from drl_ray_tracking.analysis.comparison import Comparison
 from drl_ray_tracking.errors import TrackingError
-from drl_ray_tracking.markets.datasets import SplitDataSet, market_segment
+from drl_ray_tracking.markets.datasets import SplitDataSet
 from drl_ray_tracking.tracking.checkpoint_policy import Upload
 from drl_ray_tracking.tracking.episode_pools import kpis_of
 from drl_ray_tracking.tracking.experiment import ExperimentService
@@ -114,14 +114,16 @@ class ExperimentTrainingService:
                     live.run.end(status, error if status == "FAILED" else None)
                 raise
             lives = self._live.detach()
-            if outcome.tracking_uri:
+            if outcome.tracking_uri and outcome.interrupted:
+                _log.warning("the training was interrupted: nothing of it is judged or compared")
+            elif outcome.tracking_uri:
                 judge_agents(outcome.agents, self._rules, outcome.tracking_uri, tags=self._tags)
             else:
                 outcome = self._track(outcome, lives, datasets, tracked)
             outcome = replace(outcome, delivered=tracked.close() and outcome.delivered)
-        if test and not outcome.sweep_ids:
+        if not outcome.sweep_ids:
             self._count_looks(outcome, datasets, tracked.tracking_uri)
-        if self._metric is not None:
+        if self._metric is not None and not outcome.interrupted:
             self._compare(outcome, self._metric)
         return outcome
 
@@ -205,18 +207,19 @@ class ExperimentTrainingService:
         """Counts the looks at test windows that a service without tracking took."""
         from drl_ray_tracking.analysis.budget import count_test_evaluation
         from drl_ray_tracking.analysis.runs import open_client
-        from drl_ray_tracking.training.market import window_id
+        from drl_ray_tracking.training.market import test_window
 
         try:
             client = open_client(uri)
             experiment = client.get_experiment_by_name(self._experiment)
             for agent in outcome.agents:
-                dataset = _dataset_of(agent, datasets)
-                if experiment is None or dataset is None or not (agent.test_metrics or "test" in agent.episodes):
+                looked = agent.test_metrics or agent.episodes.get("test")
+                if experiment is None or not (looked or any(key.startswith("test/") for key in agent.metrics)):
                     continue
-                window = window_id(dataset.data_digest, market_segment(dataset, "test"))
-                now = int(time.time() * 1000)
-                count_test_evaluation(client, str(experiment.experiment_id), window, what=agent.name, time_ms=now)
+                for dataset in _datasets_of(agent, datasets):
+                    window, bars = test_window(dataset)
+                    now, where = int(time.time() * 1000), str(experiment.experiment_id)
+                    count_test_evaluation(client, where, window, what=agent.name, time_ms=now, bars=bars)
         except Exception as error:  # noqa: BLE001 - whatever the store raises; the training is done
             _log.warning("looks at test windows are not counted: %s", error)
 
@@ -247,8 +250,12 @@ def _rules(given: Rules | Mapping[str, Any] | str | Path | None) -> Rules | None
     return parse_rules(given, "rules") if isinstance(given, Mapping) else load_rules(given)
 
 
+def _datasets_of(agent: TrainedAgent, datasets: Sequence[SplitDataSet]) -> list[SplitDataSet]:
+    return [one for one in datasets if one.symbol in agent.symbols and one.fold == agent.fold]
+
+
 def _dataset_of(agent: TrainedAgent, datasets: Sequence[SplitDataSet]) -> SplitDataSet | None:
-    found = [one for one in datasets if one.symbol in agent.symbols and one.fold == agent.fold]
+    found = _datasets_of(agent, datasets)
     return found[0] if len(found) == 1 else None
 
 

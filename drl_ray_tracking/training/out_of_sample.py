@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from drl_ray_tracking import names
-from drl_ray_tracking.analysis.budget import count_test_evaluation
+from drl_ray_tracking.analysis.budget import WindowBudget, count_test_evaluation, looks_at, test_budget
 from drl_ray_tracking.analysis.pooled import OutOfSample, PooledAgent, fold_table, pool, pooled_table
-from drl_ray_tracking.analysis.runs import open_client
+from drl_ray_tracking.analysis.runs import load_runs, open_client
 from drl_ray_tracking.analysis.store_errors import store_errors
-from drl_ray_tracking.errors import ConfigurationError, DataError
+from drl_ray_tracking.analysis.tries import tries_of
+from drl_ray_tracking.errors import ConfigurationError, DataError, TrackingError
 from drl_ray_tracking.training.algorithms import ENV_PREFIX
 from drl_ray_tracking.training.backtests import backtest_agent
 from drl_ray_tracking.training.config import SweepConfig
-from drl_ray_tracking.training.market import Market
+from drl_ray_tracking.training.market import Market, test_window
 from drl_ray_tracking.training.service import TrainedAgent
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def test_agents(
             tested.append(agent)
             continue
         market = _market_of(agent, markets)
-        count_look(tracking_uri, config.experiment, market.test_window_id, agent.name)
+        count_look(tracking_uri, config.experiment, market, agent.name)
         tested.append(_tested(agent, config, market))
     return tuple(tested)
 
@@ -61,8 +62,8 @@ def test_agents(
 test_agents.__test__ = False  # type: ignore[attr-defined]  # pytest would take it for a test
 
 
-def count_look(tracking_uri: str, experiment: str, window_id: str, agent: str) -> None:
-    """Counts one look at a test window on its experiment, before it is taken.
+def count_look(tracking_uri: str, experiment: str, market: Market, agent: str) -> int:
+    """Counts one look at a market's test bars on the experiment, before it is taken; returns how many there are.
 
     Raises:
         ConfigurationError: the store does not answer, or does not know the experiment.
@@ -75,7 +76,8 @@ def count_look(tracking_uri: str, experiment: str, window_id: str, agent: str) -
                 f"{tracking_uri} has no experiment {experiment!r} yet, and looks at test bars are counted there"
             )
         now, what = int(time.time() * 1000), f"out of sample, {agent}"
-        count_test_evaluation(client, str(found.experiment_id), window_id, what=what, time_ms=now)
+        window, bars = test_window(market.dataset)
+        return count_test_evaluation(client, str(found.experiment_id), window, what=what, time_ms=now, bars=bars)
 
 
 def best_of_each_cell(agents: Sequence[TrainedAgent], config: SweepConfig) -> list[TrainedAgent]:
@@ -94,42 +96,88 @@ def best_of_each_cell(agents: Sequence[TrainedAgent], config: SweepConfig) -> li
     return list(best.values())
 
 
-def pooled_agents(agents: Sequence[TrainedAgent], config: SweepConfig) -> tuple[PooledAgent, ...]:
+def pooled_agents(
+    agents: Sequence[TrainedAgent], config: SweepConfig, markets: Sequence[Market], *, tracking_uri: str
+) -> tuple[PooledAgent, ...]:
     """Pools what the agents did on their test bars, see `analysis.pooled`.
+
+    The verdicts correct for every look that was counted at these bars, those of earlier sweeps included.
+
+    Args:
+        agents: from `test_agents`.
+        config: of the sweep.
+        markets: of the sweep.
+        tracking_uri: of the store that has counted the looks.
 
     Raises:
         DataError: none was tested, or their bars are not unique and in time.
+        ConfigurationError: the store does not answer.
     """
-    parts, periods = [], {}
-    for agent in agents:
-        records = agent.episodes.get("test", ())
-        if not records or agent.error is not None:
-            continue
-        label = pooled_label(agent, config)
+    tested = [agent for agent in agents if agent.episodes.get("test") and agent.error is None]
+    several = len({agent.symbols for agent in tested}) > 1
+    parts, periods, looks = [], {}, dict[str, int]()
+    spent = _budget(tracking_uri, config.experiment) if tested else {}
+    for agent in tested:
+        records, label = agent.episodes["test"], pooled_label(agent, several=several)
+        counted = looks_at(spent, *test_window(_market_of(agent, markets).dataset))
+        looks[label] = max(looks.get(label, 0), counted)
         parts.append(
             OutOfSample(label, agent.seed, agent.fold or 0, agent.returns("test"), _hold(agent.episodes["test"]))
         )
         periods[label] = records[0].conventions.periods_per_year or 1.0
-    return pool(parts, periods_per_year=periods)
+    alone = len(looks) == 1 and max(looks.values()) > 1
+    variance = _validation_variance(config, markets, tracking_uri) if alone else None
+    return pool(parts, periods_per_year=periods, looks=looks, variance=variance)
 
 
-def pooled_label(agent: TrainedAgent, config: SweepConfig) -> str:
+def _budget(tracking_uri: str, experiment: str) -> dict[str, WindowBudget]:
+    client = open_client(tracking_uri)
+    with store_errors(tracking_uri):
+        found = client.get_experiment_by_name(experiment)
+        return {} if found is None else test_budget(client, str(found.experiment_id))
+
+
+def _validation_variance(config: SweepConfig, markets: Sequence[Market], tracking_uri: str) -> float | None:
+    """Returns how per-bar Sharpe ratios vary over all that was tried on the validation bars, the mean over windows.
+
+    One agent's test does not say how luck varies. None where the store does not tell it either.
+    """
+    metric = names.mlflow_name(config.objective.metric)
+    try:
+        runs = load_runs(tracking_uri, config.experiment, metrics=[metric])
+        tries = [tries_of(runs, metric, market.window_id) for market in markets]
+        known = [one.sharpe_variance for one in tries if one.returns_TN.ndim == 2 and one.returns_TN.shape[1] > 1]
+    except TrackingError:  # nothing is delivered yet, or no run has the metric
+        return None
+    return sum(known) / len(known) if known else None
+
+
+def pooled_label(agent: TrainedAgent, *, several: bool) -> str:
     """Returns what an agent is called over all folds and seeds: its symbol, too, where there are several."""
     label = agent.tags.get(names.TAG_AGENT, agent.algorithm.lower())
-    return f"{label}-{agent.symbol}" if len(config.markets) > 1 else label
+    return f"{label}-{agent.symbol}" if several else label
 
 
-def publish_pooled(
-    pooled: Sequence[PooledAgent], agents: Sequence[TrainedAgent], config: SweepConfig, parent: str, tracking_uri: str
-) -> None:
-    """Writes what was found onto the runs: agents' own test KPIs, folds', and the pooled ones on the parent.
+def publish_tested(agents: Sequence[TrainedAgent], tracking_uri: str) -> None:
+    """Writes each agent's own test KPIs onto its run.
+
+    Raises:
+        ConfigurationError: the store does not answer.
+    """
+    client = open_client(tracking_uri)
+    with store_errors(tracking_uri):
+        for agent in agents:
+            if agent.run_id is not None and agent.test_metrics:
+                log_metrics(client, agent.run_id, agent.test_metrics)
+
+
+def publish_pooled(pooled: Sequence[PooledAgent], parent: str, tracking_uri: str) -> None:
+    """Writes what was found onto the runs of the folds, and the pooled KPIs onto the parent.
 
     The parent also gets the picture, the tables and the bars, and a verdict of each agent as a tag.
 
     Args:
         pooled: from `pooled_agents`.
-        agents: from `test_agents`.
-        config: of the sweep.
         parent: the sweep's run.
         tracking_uri: of the store.
     """
@@ -137,9 +185,6 @@ def publish_pooled(
 
     client = open_client(tracking_uri)
     with store_errors(tracking_uri), tempfile.TemporaryDirectory(prefix="drl-pooled-") as scratch:
-        for agent in agents:
-            if agent.run_id is not None and agent.test_metrics:
-                log_metrics(client, agent.run_id, agent.test_metrics)
         for fold, run_id in fold_runs(client, parent).items():
             log_metrics(client, run_id, fold_metrics(pooled, fold))
         for one in pooled:

@@ -29,6 +29,15 @@ class SweepProgress(Callback):
         self._total: int | None = None
         self._started = time.monotonic()
         self._printed = 0.0
+        self._open = 0
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether trials were still to train when Tune's loop ended: it returns after SIGINT as at the end.
+
+        Tune's own trials do not say it: cleaning up marks those that ran as terminated.
+        """
+        return self._open > 0
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks; a terminal and an open journal cannot be.
@@ -50,6 +59,7 @@ class SweepProgress(Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Keeps the clock going between results."""
+        self._open = sum(not trial.is_finished() for trial in trials)
         self._show(trials)
 
     def on_experiment_end(self, trials: list[Any], **info: Any) -> None:

@@ -9,14 +9,14 @@ from typing import Any
 
 from rich.console import Console
 
-from drl_ray_tracking.errors import ConfigurationError, DataError
+from drl_ray_tracking.errors import ConfigurationError, DataError, TrackingError
 from drl_ray_tracking.markets.datasets import SplitDataSet
 from drl_ray_tracking.training.algorithms import known_algorithms
 from drl_ray_tracking.training.config import SweepConfig, parse_config
 from drl_ray_tracking.training.continuation import start_of
 from drl_ray_tracking.training.ensemble_runs import ensemble_agents, track_ensembles
 from drl_ray_tracking.training.market import Market
-from drl_ray_tracking.training.out_of_sample import pooled_agents, publish_pooled, test_agents
+from drl_ray_tracking.training.out_of_sample import pooled_agents, publish_pooled, publish_tested, test_agents
 from drl_ray_tracking.training.service import TrainedAgent, TrainingOutcome
 from drl_ray_tracking.training.sweep import SweepOutcome, run_sweep
 
@@ -91,6 +91,7 @@ class RLlibAgentTrainingService:
             sweep_ids=done.sweep_ids,
             result_paths=done.result_paths,
             errors=done.errors,
+            interrupted=done.interrupted,
         )
 
 
@@ -98,6 +99,8 @@ def after_training(
     outcome: SweepOutcome, config: SweepConfig, markets: Sequence[Market], console: Console
 ) -> SweepOutcome:
     """Does what comes after training, where the configuration asks for it: ensembles, and the test.
+
+    Nothing of it after an interrupted sweep: half-trained agents are not worth a look at the test bars.
 
     The best agents run over their test bars, looks are counted, and what they did there is pooled, published and
     shown.
@@ -108,24 +111,54 @@ def after_training(
         markets: of the sweep.
         console: where the verdicts are shown.
     """
+    if outcome.interrupted:
+        return outcome
     agents: tuple[TrainedAgent, ...] = outcome.agents
     if config.wants_test:
         agents = test_agents(agents, config, markets, tracking_uri=outcome.tracking_uri)
+        publish_tested(agents, outcome.tracking_uri)  # before anything else can fail: these looks are spent
     if config.ensembles:
-        together = ensemble_agents(agents, config, markets, tracking_uri=outcome.tracking_uri)
-        if outcome.parent_run is not None:
-            together = track_ensembles(together, config, outcome.parent_run, outcome.tracking_uri)
-        agents = (*agents, *together)
-    if not config.wants_test:
-        return replace(outcome, agents=agents)
+        agents = (*agents, *_ensembles(agents, outcome, config, markets, console))
+    if config.wants_test:
+        _show_pooled(agents, outcome, config, markets, console)
+    return replace(outcome, agents=agents)
+
+
+def _ensembles(
+    agents: Sequence[TrainedAgent],
+    outcome: SweepOutcome,
+    config: SweepConfig,
+    markets: Sequence[Market],
+    console: Console,
+) -> list[TrainedAgent]:
+    def say(text: str) -> None:
+        console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    together = ensemble_agents(agents, config, markets, tracking_uri=outcome.tracking_uri, say=say)
+    if outcome.parent_run is None or not together:
+        return together
     try:
-        pooled = pooled_agents(agents, config)
+        return track_ensembles(together, config, outcome.parent_run, outcome.tracking_uri)
+    except TrackingError as error:
+        say(f"the ensembles have no runs: {error}")
+        return together
+
+
+def _show_pooled(
+    agents: Sequence[TrainedAgent],
+    outcome: SweepOutcome,
+    config: SweepConfig,
+    markets: Sequence[Market],
+    console: Console,
+) -> None:
+    """Pools what was done out of sample, publishes and shows it."""
+    try:
+        pooled = pooled_agents(agents, config, markets, tracking_uri=outcome.tracking_uri)
     except DataError as error:
         console.print(f"nothing to pool out of sample: {error}", markup=False, highlight=False)
-        return replace(outcome, agents=agents)
+        return
     if outcome.parent_run is not None:
-        publish_pooled(pooled, agents, config, outcome.parent_run, outcome.tracking_uri)
+        publish_pooled(pooled, outcome.parent_run, outcome.tracking_uri)
     console.print("Out of sample, pooled over the unique test bars:", highlight=False)
     for one in pooled:
         console.print(f"  {one.agent}: {one.verdict()}", markup=False, highlight=False, soft_wrap=True)
-    return replace(outcome, agents=agents)

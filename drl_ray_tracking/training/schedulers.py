@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.training.algorithms import space_of
 from drl_ray_tracking.training.config import SweepConfig
+from drl_ray_tracking.training.config_checks import longest_training
+
+_UNBOUNDED: Final = 10**9  # iterations; trials end by something else
 
 
 def scheduler(config: SweepConfig) -> Any:
@@ -22,12 +25,12 @@ def scheduler(config: SweepConfig) -> Any:
     from ray.tune.schedulers import ASHAScheduler, PopulationBasedTraining
 
     if wanted.kind == "asha":
-        longest = config.stop.get(names.ITERATION)
+        longest = longest_training(config)
         return ASHAScheduler(
             time_attr=names.ITERATION,
             grace_period=wanted.grace_period,
             reduction_factor=wanted.reduction_factor,
-            max_t=int(longest) if longest else 100,
+            max_t=longest or _UNBOUNDED,
         )
     nested = [key for key in wanted.mutate if "/" in key]
     if nested:

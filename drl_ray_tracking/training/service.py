@@ -101,6 +101,7 @@ class TrainingOutcome:
         sweep_ids: of the sweeps, for `compare`.
         result_paths: where Tune keeps its own results.
         errors: of the whole, beside those of single agents.
+        interrupted: whether it was ended before every agent was trained: its agents are not judged or compared.
     """
 
     agents: tuple[TrainedAgent, ...]
@@ -111,6 +112,7 @@ class TrainingOutcome:
     sweep_ids: tuple[str, ...] = ()
     result_paths: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
+    interrupted: bool = False
 
     @property
     def trained(self) -> tuple[TrainedAgent, ...]:

@@ -148,7 +148,8 @@ def _staged(request: Submission, config: SweepConfig, uri: str | None) -> Iterat
         if data is not None:
             # Linked, not copied: Ray reads it once, to pack it.
             (Path(scratch) / data.name).symlink_to(data)
-            document["data"]["source"] = data.name
+            first = document["data"][0] if isinstance(document["data"], list) else document["data"]
+            first["source"] = data.name
         if request.tracking_uri is not None:
             document["tracking"] = {**(document.get("tracking") or {}), "uri": uri}
         (Path(scratch) / _STAGED).write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")

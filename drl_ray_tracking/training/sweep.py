@@ -19,14 +19,17 @@ from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.markets.shared import share
 from drl_ray_tracking.tracking.callback import MLflowTrackingCallback
 from drl_ray_tracking.training.algorithms import algorithm_config, tune_callbacks
+from drl_ray_tracking.training.autoscaling import Cores, cores_of
 from drl_ray_tracking.training.cells import Cell, CellSearch, cell_tags, market_tags, shared_tags
 from drl_ray_tracking.training.config import AgentConfig, SweepConfig, dump_config
+from drl_ray_tracking.training.config_checks import notes_on, problems_of
 from drl_ray_tracking.training.leakage import look_for_leaks
 from drl_ray_tracking.training.market import Market, load_markets
 from drl_ray_tracking.training.named import look_in
 from drl_ray_tracking.training.probe import check_shared_storage
 from drl_ray_tracking.training.progress import SweepProgress
 from drl_ray_tracking.training.resources import fit
+from drl_ray_tracking.training.resume import KeptConfig, kept_config, kept_sweep_id, recorded_runs, resumed_tuner
 from drl_ray_tracking.training.rules_on_runs import judge_agents
 from drl_ray_tracking.training.schedulers import scheduler
 from drl_ray_tracking.training.service import TrainedAgent
@@ -38,7 +41,8 @@ from drl_ray_tracking.training.trained import trained_agents
 class SweepOutcome:
     """What a sweep left behind.
 
-    `delivered` is False where events still wait for the store (see `drl-track sync`).
+    `delivered` is False where events still wait for the store (see `drl-track sync`). `interrupted` is True where
+    trials had not come to their end, as after Ctrl-C: nothing is to be concluded from it.
     """
 
     experiment: str
@@ -51,6 +55,7 @@ class SweepOutcome:
     links: tuple[str, ...] = ()  # the parent run, where a server shows it
     agents: tuple[TrainedAgent, ...] = ()  # one a trial
     parent_run: str | None = None  # MLflow's id, once it is in the store
+    interrupted: bool = False
 
 
 def run_sweep(
@@ -82,6 +87,11 @@ def run_sweep(
         config = config.model_copy(update={"start_from": start.model})
     look_in(base_dir)
     markets = markets or load_markets(config, base_dir)
+    problems = problems_of(config, cells=len(markets) * len(config.agents))  # what code has set is not checked yet
+    if problems:
+        raise ConfigurationError("; ".join(problems))
+    for note in notes_on(config):
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
     # Built once for what is wrong with it, before Ray starts; then with what stands for the data in Ray's store.
     cells = [
         Cell(agent, market, algorithm_config(config, agent, market, start)) for agent, market in _pairs(config, markets)
@@ -97,40 +107,57 @@ def run_sweep(
         names.TAG_OBJECTIVE_MODE: config.objective.mode,
     }
     tags.pop(names.TAG_AGENT, None)
-    tracking = _tracking(config, tags, base_dir)
+    text = dump_config(config, base_dir)
+    if resume is not None:
+        kept = kept_config(resume, config, base_dir)
+        if kept is None:
+            console.print(
+                f"{resume} keeps no configuration: whether this one is the sweep's is not known", markup=False
+            )
+        text = kept or ""  # what stands on the parent run stays as it was begun with
+    tracking = _tracking(config, tags, text or None)
     if not config.tracking.offline:
         tracking.check_store()
     start_ray()
     check_shared_storage(config.storage)
     settings = [algorithm_config(config, cell.agent, _shared(cell), start) for cell in cells]
-    for line in fit(settings, config.resources, trials=_trials(config, cells), cpus=_cores()):
+    planned = _trials(config, cells)
+    for line in fit(settings, config.resources, trials=planned, cores=cores()):
         console.print(line, highlight=False)
     algorithms = "+".join(dict.fromkeys(agent.label for agent in config.agents))
     # Tune stages the files of equal names in one folder of the node, also those of two drivers.
     name = f"{config.experiment}-{algorithms}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
     objective = config.objective
     progress = SweepProgress(console, tracking, metric=objective.metric, mode=objective.mode)
-    callbacks = [progress, tracking, *more_callbacks]
+    callbacks = [progress, tracking, *more_callbacks, KeptConfig(text)]
     if resume is None:
         tuner = sweep_tuner(config, settings, name, callbacks, tuning)
     else:
-        tuner = resumed_tuner(resume, settings, callbacks)
+        tuner = resumed_tuner(resume, settings, callbacks[:-1])
     results = _fit(tuner)
-    agents = trained_agents(results, config, tracking.run_ids)
-    if config.rules is not None:
+    sweep_id, run_ids = tracking.sweep_id, tracking.run_ids
+    if resume is not None:
+        sweep_id = sweep_id or kept_sweep_id(resume)  # where no trial was left to start
+        before = recorded_runs(tracking.tracking_uri, config.experiment, sweep_id or "", console.print)
+        run_ids = {**before, **run_ids}
+    agents = trained_agents(results, config, run_ids)
+    trials = results._experiment_analysis.trials
+    interrupted = progress.unfinished or len(trials) < planned or not all(trial.is_finished() for trial in trials)
+    if config.rules is not None and not interrupted:
         for agent, ruling in judge_agents(agents, config.rules, tracking.tracking_uri).items():
             console.print(f"rules, {agent}: {ruling.tags()[names.TAG_RULES]}", markup=False, highlight=False)
     return SweepOutcome(
         experiment=config.experiment,
         tracking_uri=tracking.tracking_uri,
-        sweep_ids=(tracking.sweep_id,) if tracking.sweep_id is not None else (),
+        sweep_ids=(sweep_id,) if sweep_id is not None else (),
         result_paths=(str(results.experiment_path),),
         trials=len(results),
         errors=tuple(str(error) for error in results.errors),
         delivered=tracking.delivered,
         links=(link,) if (link := _link(tracking)) else (),
         agents=agents,
-        parent_run=tracking.run_ids.get(""),
+        parent_run=run_ids.get(""),
+        interrupted=interrupted,
     )
 
 
@@ -145,10 +172,11 @@ def _shared(cell: Cell) -> Market:
     return replace(cell.market, training=share(training, tags), validation=share(validation, tags))
 
 
-def _cores() -> float:
+def cores() -> Cores:
+    """Returns how many CPUs the cluster has, and may have."""
     import ray
 
-    return float(ray.cluster_resources().get("CPU", 1.0))  # type: ignore[no-untyped-call]
+    return cores_of(float(ray.cluster_resources().get("CPU", 1.0)))  # type: ignore[no-untyped-call]
 
 
 def _trials(config: SweepConfig, cells: Sequence[Cell]) -> int:
@@ -169,7 +197,7 @@ def _link(tracking: MLflowTrackingCallback) -> str:
     return f"{tracking.tracking_uri}/#/experiments/{progress.experiment_id}/runs/{run_id}"
 
 
-def _tracking(config: SweepConfig, tags: dict[str, str], base_dir: Path) -> MLflowTrackingCallback:
+def _tracking(config: SweepConfig, tags: dict[str, str], text: str | None) -> MLflowTrackingCallback:
     return MLflowTrackingCallback(
         config.tracking.uri,
         experiment_name=config.experiment,
@@ -182,7 +210,7 @@ def _tracking(config: SweepConfig, tags: dict[str, str], base_dir: Path) -> MLfl
         drain_timeout_s=config.tracking.drain_timeout_s,
         checkpoints=config.checkpoints.upload,
         keep_checkpoints=config.checkpoints.keep if config.checkpoints.upload == "all" else None,
-        sweep_config=dump_config(config, base_dir),
+        sweep_config=text,
         trial_tags=cell_tags,
     )
 
@@ -221,7 +249,7 @@ def sweep_tuner(
             metric=names.tune_path(objective.metric),
             mode=objective.mode,
             num_samples=config.samples,
-            search_alg=CellSearch(settings, config.resources.max_concurrent or 0),
+            search_alg=CellSearch(settings, config.resources.max_concurrent or 0, config.search_seed),
             scheduler=scheduler,
         ),
         run_config=tune.RunConfig(
@@ -240,33 +268,6 @@ def sweep_tuner(
             verbose=0,
         ),
     )
-
-
-def resumed_tuner(directory: str, settings: Sequence[Any], callbacks: Sequence[Any]) -> Any:
-    """Returns the Tuner that goes on with a sweep.
-
-    Args:
-        directory: of Tune's experiment.
-        settings: as for `sweep_tuner`; the sweep's data must be in the object store again.
-        callbacks: in the place of those that Tune has pickled, in the same order.
-
-    Raises:
-        ConfigurationError: there is no sweep of this configuration in the directory.
-    """
-    from ray import tune
-
-    os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-    try:
-        tuner: Any = tune.Tuner.restore(
-            directory, trainable=settings[0].algo_class, resume_unfinished=True, resume_errored=True
-        )
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(
-            f"there is no sweep of this configuration to resume in {directory}: {error}"
-        ) from error
-    # A pickled callback has lost what belongs to its process: terminal, credentials, journal.
-    tuner._local_tuner.get_run_config().callbacks = list(callbacks)
-    return tuner
 
 
 def _cause(error: BaseException | None, kind: type[ConfigurationError]) -> ConfigurationError | None:

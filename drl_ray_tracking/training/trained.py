@@ -57,13 +57,20 @@ def _agent(result: Any, config: SweepConfig, run_ids: Mapping[str, str]) -> Trai
         seed=seed,
         fold=int(fold) if fold is not None else None,
         params={key: _value(given, key) for key in searched},
-        metrics={key: value for key, value in _EVERYTHING.select(reported).items() if key.startswith("eval/")},
+        metrics=_measured(reported, config.objective.metric),
         episodes=_validation(result, reported),
         checkpoint=checkpoint,
         run_id=run_ids.get(trial_id),
         error=error,
         tags={**tags, names.TAG_TRIAL_ID: trial_id},
     )
+
+
+def _measured(reported: Mapping[str, Any], objective: str) -> dict[str, float]:
+    """Returns a result's validation metrics, and what the sweep is about, whatever that is."""
+    found = {key: value for key, value in _EVERYTHING.select(reported).items() if key.startswith("eval/")}
+    value = names.finite(dict(names.flatten(reported)).get(names.tune_path(objective)))
+    return found if value is None else {**found, names.mlflow_name(objective): value}
 
 
 def best_checkpoint(result: Any, config: SweepConfig) -> tuple[str | None, Mapping[str, Any]]:

@@ -64,7 +64,7 @@ def test_an_edge_is_accepted_and_noise_is_not() -> None:
     assert (best.agent, other.agent) == ("a", "b")
     assert best.accepted and best.verdict().startswith("accepted: 300 unique out-of-sample bars")
     assert not other.accepted and other.verdict().startswith("not accepted")
-    assert "luck of 2 agents" in best.verdict()
+    assert "luck of 2 tries" in best.verdict()
     (alone,) = pool(skilled, periods_per_year=YEAR)
     assert alone.deflated is not None and best.deflated is not None and best.deflated < alone.deflated
 

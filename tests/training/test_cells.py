@@ -67,3 +67,44 @@ def test_tags_say_whose_a_trial_is_and_the_parent_what_all_share(sweep: Any) -> 
     trial = SimpleNamespace(config={"env_config": {"segments": [segment]}})
     assert cell_tags(trial) == tags[0]
     assert cell_tags(SimpleNamespace(config={})) == {}
+
+
+def drawn(folder: Path, given: dict[str, Any]) -> list[tuple[str, int, float]]:
+    config = parse_config(given, "here")
+    markets = load_markets(config, Path())
+    settings = [algorithm_config(config, agent, market) for market in markets for agent in config.agents]
+    search = CellSearch(settings, seed=config.search_seed)
+    given_to_tune = Experiment(
+        "e",
+        settings[0].algo_class,
+        storage_path=str(folder),
+        num_samples=config.samples,
+        checkpoint_config=tune.CheckpointConfig(),
+    )
+    search.add_configurations([given_to_tune])
+    found = []
+    while (trial := search.next_trial()) is not None:
+        fold = trial.config["env_config"]["segments"][0].fold
+        found.append((fold, trial.config["seed"], trial.config["lr"]))
+    return found
+
+
+def test_seeds_and_folds_replicate_what_is_drawn_and_the_same_file_draws_it_again(
+    ray_session: None, tmp_path: Path
+) -> None:
+    given = {
+        "experiment": "e",
+        "data": [{"source": "gym_anytrading:EURUSD"}],
+        "walk_forward": {"folds": 2, "train_bars": 1000, "validation_bars": 200, "test_bars": 200, "embargo": 5},
+        "agents": [{"algorithm": "PPO"}],
+        "search": {"lr": {"loguniform": [1.0e-5, 1.0e-3]}},
+        "seeds": [1, 2, 3],
+        "samples": 2,
+        "stop": {"training_iteration": 1},
+    }
+    found = drawn(tmp_path, given)
+    rates = {rate for _, _, rate in found}
+    assert len(found) == 2 * 2 * 3 and len(rates) == 2
+    assert all(sum(rate == one for _, _, one in found) == 2 * 3 for rate in rates)
+    assert drawn(tmp_path, given) == found
+    assert not rates & {rate for _, _, rate in drawn(tmp_path, {**given, "search_seed": 1})}

@@ -10,6 +10,8 @@ import yaml
 
 from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.training.config import SweepConfig, dump_config, load_config, parse_config
+from drl_ray_tracking.training.config_checks import notes_on
+from drl_ray_tracking.training.schedulers import scheduler
 
 NO_SWEEPS = {"promote.yaml", "rules.yaml"}  # gates and rules, with loaders and tests of their own
 CONFIGS = sorted(path for path in (Path(__file__).parents[2] / "configs").glob("*.yaml") if path.name not in NO_SWEEPS)
@@ -129,6 +131,44 @@ def test_a_walk_forward_survives_being_written_and_wants_its_test() -> None:
             {"walk_forward": WALK, "scheduler": {"kind": "pbt", "mutate": {"lr": {"grid": [1, 2]}}}},
             "pbt copies trials onto each other",
         ),
+        (
+            {"walk_forward": WALK, "scheduler": {"kind": "asha"}},
+            "asha stops the trials that are worse than others: give it one agent",
+        ),
+        ({"scheduler": {"kind": "asha", "interval": 2}}, "scheduler.interval is pbt's; asha does not know it"),
+        (
+            {"scheduler": {"kind": "pbt", "mutate": {"lr": {"grid": [1, 2]}}, "grace_period": 3}},
+            "scheduler.grace_period is asha's; pbt does not know it",
+        ),
+        (
+            {"scheduler": {"kind": "asha", "grace_period": 9}, "stop": {"progress/iteration": 8}},
+            "scheduler.grace_period is 9, but trials end after 8 iterations",
+        ),
+        (
+            {"stop": {"training_iterations": 8}},
+            r"stop.training_iterations: no result has .*did you mean 'training_iter",
+        ),
+        ({"stop": {"score": 8}}, "no result has 'score'; allowed: training_iteration, num_env_steps_sampled_lifetime"),
+        ({"objective": {"metric": "eval/trading/sharp"}}, "objective.metric: no result has .*'eval/trading/sharpe'"),
+        (
+            {"objective": {"metric": "evaluation/env_runners/trading/sharp"}},
+            "objective.metric: no result has",
+        ),
+        (
+            {"agents": [{"algorithm": "PPO", "training": {"num_env_runners": 2}}]},
+            "agents, ppo: training.num_env_runners would be overwritten: it is set by `resources.env_runners`",
+        ),
+        ({"search": {"seed": {"grid": [1, 2]}}}, "search.seed would be overwritten: it is set by `seeds`"),
+        ({"env_class": "my_env:Env", "evaluation": {"window": 20}}, "evaluation.window cuts the windows of the built"),
+        ({"ensembles": [{"vote": "mean"}], "seeds": [1]}, r"ensembles\[0\] has 1 member: give it at least two"),
+        (
+            {"ensembles": [{"vote": "mean"}], "search": {"env/fee": {"grid": [0, 1]}}},
+            r"ensembles need one environment for all members: search no key of `env/` \(env/fee\)",
+        ),
+        (
+            {"ensembles": [{"vote": "majority"}], "env": {"actions": "continuous"}},
+            "a majority needs discrete actions",
+        ),
         ({"walk_forward": {**WALK, "fold": 3}}, "walk_forward.fold: unknown key .did you mean 'folds'"),
     ],
 )
@@ -149,3 +189,44 @@ def test_rules_are_a_key_of_a_sweep_and_are_checked_with_it() -> None:
     assert parse_config(yaml.safe_load(dump_config(given, Path())), "dumped").rules == given.rules
     with pytest.raises(ConfigurationError, match=r"rules\.max_daily_los: unknown key \(did you mean 'max_daily_loss'"):
         parse_config({**minimal, "rules": {"max_daily_los": 0.05}}, "x.yaml")
+
+
+def test_a_recorded_configuration_may_hold_what_is_refused_today() -> None:
+    given = minimal(env_class="my_env:Env", evaluation={"window": 20}, stop={"score": 1.0})
+    assert parse_config(given, "sweep.yaml", recorded=True).evaluation.window == 20
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["progress/env_steps", "time_total_s", "eval/trading/by_symbol/GOOGL/sharpe", "train/episode/return_mean",
+     "evaluation/env_runners/trading/max_drawdown", "env_runners/episode_return_mean", "eval/reward/profit",
+     "learner/default_policy/entropy"],
+)  # fmt: skip
+def test_trials_may_stop_by_whatever_results_have(key: str) -> None:
+    assert parse_config(minimal(stop={key: 1.0}), "here").stop == {key: 1.0}
+
+
+def test_a_callback_of_the_users_may_report_what_trials_stop_by() -> None:
+    assert parse_config(minimal(stop={"score": 1.0}, callbacks=["mine:Scores"]), "here")
+    with pytest.raises(ConfigurationError, match="did you mean 'training_iteration'"):
+        parse_config(minimal(stop={"training_iterations": 1}, callbacks=["mine:Scores"]), "here")
+
+
+def test_a_written_scheduler_is_read_again() -> None:
+    given = parse_config(minimal(scheduler={"kind": "asha", "grace_period": 1}), "here")
+    assert parse_config(yaml.safe_load(dump_config(given, Path())), "again").scheduler == given.scheduler
+
+
+def test_a_grace_period_shorter_than_the_evaluation_interval_is_said() -> None:
+    given = parse_config(minimal(scheduler={"kind": "asha"}, evaluation={"interval": 4}), "here")
+    (note,) = notes_on(given)
+    assert "grace_period is 1" in note and "every 4 iterations" in note
+    assert not notes_on(parse_config(minimal(scheduler={"kind": "asha"}), "here"))
+
+
+@pytest.mark.parametrize(
+    ("stop", "longest"), [({"progress/iteration": 300}, 300), ({"num_env_steps_sampled_lifetime": 1e6}, 10**9)]
+)
+def test_asha_lets_the_best_train_to_their_end(stop: dict[str, float], longest: int) -> None:
+    made = scheduler(parse_config(minimal(scheduler={"kind": "asha"}, stop=stop), "here"))
+    assert made._max_t == longest

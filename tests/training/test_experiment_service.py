@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ from mlflow.entities import Run
 from mlflow.tracking import MlflowClient
 
 from drl_ray_tracking import EpisodeRecord, load_runs, names
+from drl_ray_tracking.analysis.budget import test_budget as spent
 from drl_ray_tracking.episodes import Conventions
 from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.markets.data import load_prices
@@ -30,7 +32,9 @@ from drl_ray_tracking.training import (
     TradingEnv,
     TrainedAgent,
     TrainingOutcome,
+    experiment_service,
 )
+from drl_ray_tracking.training.market import Market
 from drl_ray_tracking.training.rules_on_runs import judge_runs
 
 pytestmark = pytest.mark.mlflow
@@ -180,6 +184,39 @@ def test_what_a_service_says_of_its_agents_is_tracked_and_looks_at_tests_are_cou
     bars = load_runs(uri, "said").series(good.info.run_id)
     assert bars["equity"].tolist() == episode(0.001).equity.tolist()  # type: ignore[union-attr]
     assert set(bars["step"]) == {0}
+
+
+def test_test_results_that_nobody_asked_for_are_looks_and_those_of_several_symbols_count_on_each(
+    sqlite_store: Callable[[], str], dataset: SplitDataSet
+) -> None:
+    uri = sqlite_store()
+    other = replace(dataset, symbol="OTHER", data_digest="d" * 64)
+    said = [
+        agent("both", symbols=("GOOGL", "OTHER"), test_metrics={"test/trading/sharpe": 0.5}),
+        agent("told", metrics={"test/score": 1.0}),
+        agent("not"),
+    ]
+    service = ExperimentTrainingService(Trainer(said), experiment="looks", tracking_uri=uri, metric=None)
+    service.create_env_and_train_agents([dataset, other], test=False)
+    client = MlflowClient(uri)
+    looks = spent(client, client.get_experiment_by_name("looks").experiment_id)
+    windows = {Market.of(one).test_window_id: count for one, count in ((dataset, 2), (other, 1))}
+    assert {window: found.count for window, found in looks.items()} == windows
+
+
+def test_an_interrupted_training_is_not_judged_or_compared(
+    sqlite_store: Callable[[], str], dataset: SplitDataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    uri = sqlite_store()
+    monkeypatch.setattr(experiment_service, "judge_agents", lambda *given, **more: pytest.fail("it was judged"))
+
+    class Cut:
+        def create_env_and_train_agents(self, datasets: Any, **more: Any) -> TrainingOutcome:
+            return TrainingOutcome(agents=(agent("half"),), tracking_uri=uri, interrupted=True)
+
+    service = ExperimentTrainingService(Cut(), experiment="cut", tracking_uri=uri, rules={"max_total_loss": 0.5})
+    assert service.create_env_and_train_agents([dataset]).interrupted
+    assert service.comparison is None
 
 
 def test_wrapped_environments_alone_tell_agents_apart(sqlite_store: Callable[[], str], dataset: SplitDataSet) -> None:

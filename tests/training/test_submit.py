@@ -87,6 +87,16 @@ def test_the_data_file_goes_along_and_the_configuration_finds_it(tmp_path: Path)
     assert not folder.exists()
 
 
+def test_of_several_markets_the_first_may_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "prices.csv").write_text("a,b\n1,2\n")
+    first = {"source": "prices.csv", "symbol": "X", "timeframe": "1d", "periods_per_year": 252}
+    given = write(tmp_path, data=[first, {"source": "gym_anytrading:GOOGL"}])
+    with _staged(Submission(given), load_config(given), None) as (folder, relative):
+        sent = load_config(folder / relative)
+        assert [market.source for market in sent.markets] == ["prices.csv", "gym_anytrading:GOOGL"]
+        assert (folder / "prices.csv").read_text() == "a,b\n1,2\n"
+
+
 def test_a_file_that_only_the_cluster_has_stays_where_it_is(tmp_path: Path) -> None:
     data = {"source": "/shared/prices.csv", "symbol": "X", "timeframe": "1d", "periods_per_year": 252}
     given = write(tmp_path, data=data)
