@@ -10,6 +10,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from drl_ray_tracking import names
 from drl_ray_tracking.tracking.histories import Histories
@@ -18,6 +19,7 @@ from drl_ray_tracking.tracking.runs import Runs
 from drl_ray_tracking.tracking.sink import MetricPoint, Sink
 from drl_ray_tracking.trials.sealed import bundle_names
 
+MOST_POINTS: Final = 10_000_000  # kept at once: a gigabyte of disk, which the journal's limit does not count
 _log = logging.getLogger(__name__)
 
 
@@ -44,6 +46,16 @@ class Sealing:
     def keep(self, trial: str, points: Sequence[MetricPoint]) -> None:
         """Keeps points that have arrived, of a run whose every point this journal delivers."""
         if self._histories is None or trial not in self._progress.made:
+            return
+        if sum(self._progress.made.values()) + len(points) > MOST_POINTS:
+            _log.warning(
+                "more than %d points of open trials are waiting to be files: the histories of %s are not kept, readers "
+                "ask the store instead",
+                MOST_POINTS,
+                trial,
+            )
+            del self._progress.made[trial]
+            self._histories.drop(trial)
             return
         try:
             self._histories.keep(trial, points)

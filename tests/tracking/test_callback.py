@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,8 +17,9 @@ from ray.tune import Callback
 
 from drl_ray_tracking import MLflowTrackingCallback, names
 from drl_ray_tracking.errors import ConfigurationError, JournalError
-from drl_ray_tracking.tracking import courier_process, events, introductions, preflight
+from drl_ray_tracking.tracking import courier_process, courier_status, events, introductions, preflight
 from drl_ray_tracking.tracking.journal import JournalWriter, journals, read_events
+from drl_ray_tracking.tracking.remedies import remedy
 from drl_ray_tracking.tracking.spool import Spool
 
 URI = "http://127.0.0.1:9"
@@ -328,3 +330,33 @@ def test_a_learner_at_another_rate_raises_an_alert_once(no_courier: list[dict[st
 def test_a_wrong_choice_is_refused_at_once(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
         MLflowTrackingCallback(URI, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"), [("401 Unauthorized", "MLFLOW_TRACKING_TOKEN"), ("403 Forbidden", "--allowed-hosts")]
+)
+def test_a_server_that_lets_nobody_in_is_told_with_what_to_do(
+    no_courier: list[dict[str, str]], tmp_path: Path, said: str, advice: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    status = {
+        "phase": courier_status.RETRYING, "message": said, "pid": 0, "retries": 1, "lag_s": 0.0, "updated_s": 0.0,
+        "cpu_s": 0.0, "startup_cpu_s": 0.0, "progress": {},
+    }  # fmt: skip
+    for on_unreachable in ("fail", "spool"):
+        made = MLflowTrackingCallback(URI, on_unreachable=on_unreachable)  # type: ignore[arg-type]
+        made.setup()
+        assert made.spool is not None
+        (made.spool.directory / courier_status.PROGRESS_FILE).write_text(json.dumps(status))
+        if on_unreachable == "fail":
+            with pytest.raises(ConfigurationError, match=advice):
+                made.log_trial_start(fake_trial(tmp_path))
+        else:
+            made.log_trial_start(fake_trial(tmp_path))
+            assert advice in caplog.text
+
+
+def test_a_port_is_no_answer() -> None:
+    uri = "http://127.0.0.1:4030"
+    assert remedy(f"HTTPConnectionPool(host='127.0.0.1', port=4030): connection refused by {uri}", uri).startswith(
+        "start"
+    )

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import tempfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drl_ray_tracking import names
+from drl_ray_tracking.tracking import histories, sealing
 from drl_ray_tracking.tracking.delivery import Delivery
 from drl_ray_tracking.tracking.histories import Histories
 from drl_ray_tracking.tracking.journal import Event
@@ -218,3 +220,44 @@ def test_points_of_any_name_and_value_come_back(tmp_path: Path) -> None:
         {"metric": point.key, "step": point.step, "value": point.value, "time_ms": point.time_ms} for point in points
     ]
     assert histories.write("../t|1", 4, 7, tmp_path / "file") is None, "one is lost"
+
+
+def points(count: int) -> list[MetricPoint]:
+    return [MetricPoint(f"m{number % 7}", number / 3, 1_000 + number, number % 1000) for number in range(count)]
+
+
+def test_a_long_history_is_sorted_without_being_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(histories, "_ROWS", 1_000)
+    kept, given = Histories(tmp_path / "h"), points(60_000)
+    for first in range(0, len(given), 500):
+        kept.keep("a", given[first : first + 500])
+    kept.keep("a", given[:500])  # said again
+    tracemalloc.start()
+    seal = kept.write("a", len(given), 3, tmp_path / "a.parquet")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2_000_000, "all of them would be 20 MB"
+    assert seal == Seal(hashlib.sha256((tmp_path / "a.parquet").read_bytes()).hexdigest(), 60_000, 3)
+    rows = [tuple(row[name] for name in COLUMNS) for row in pq.read_table(tmp_path / "a.parquet").to_pylist()]
+    assert rows == sorted({(point.key, point.step, point.value, point.time_ms) for point in given})
+
+
+def test_where_there_is_no_room_for_sorting_it_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Histories(tmp_path / "h")
+    kept.keep("a", points(10))
+    monkeypatch.setattr(histories, "COLUMNS", ("metric", "step", "value", "no such, column("))
+    with pytest.raises(OSError, match="cannot be sorted"):
+        kept.write("a", 10, 1, tmp_path / "a.parquet")
+
+
+def test_more_points_than_may_wait_are_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sealing, "MOST_POINTS", 3)
+    sink = MemorySink()
+    long = [trial("c"), *[result("c", step) for step in range(1, 9)], trial_end("c")]
+    drain(delivery_of(sink, tmp_path / "h"), numbered([*SWEEP[:2], trial("b"), result("b", 1), *long, *SWEEP[-3:]]))
+    assert seal_of(run_of(sink, "c")) is None and len(points_of(run_of(sink, "c"))) == 8
+    assert seal_of(run_of(sink, "b")) is not None
+    assert "the histories of c are not kept" in caplog.text
+    assert not list((tmp_path / "h").glob("*.jsonl"))
