@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from drl_ray_tracking.analysis.budget import Bars
 from drl_ray_tracking.analysis.inputs import FloatArray
 from drl_ray_tracking.analysis.runset import RunSet
 from drl_ray_tracking.errors import DataError
@@ -69,7 +70,8 @@ def tries_of(runs: RunSet, metric: str, window_id: str) -> Tries:
     Args:
         runs: all trials of the experiment, whatever their sweep.
         metric: the one the candidate was chosen by.
-        window_id: of the bars; runs on other bars do not count.
+        window_id: of the bars; runs on other bars do not count. Those on windows that share some of them (another
+            embargo, another name of the symbol) are tries whose returns are not comparable bar by bar.
     """
     there = runs.runs["window_id"] == window_id if "window_id" in runs.runs else pd.Series(False, index=runs.runs.index)
     run_ids = [str(run_id) for run_id in runs.runs.index[there]]
@@ -87,11 +89,31 @@ def tries_of(runs: RunSet, metric: str, window_id: str) -> Tries:
             keys += [(run_id, step) for step, _ in own]
             # A trial that failed before its first evaluation was a try all the same.
             looked_at += max(1, len(own), int(points.loc[run_id]))
+    looked_at += sum(max(1, int(points.loc[run_id])) for run_id in _sharing(runs.runs, there))
     length = Counter(len(column) for column in columns).most_common(1)
     whole = [index for index, column in enumerate(columns) if len(column) == length[0][0]]
     matrix = np.column_stack([columns[index] for index in whole]) if whole else np.empty((0, 0))
     kept = tuple(keys[index] for index in whole)
     return Tries(matrix, kept, looked_at, tuple(notes), len(columns) - len(whole))
+
+
+def _sharing(runs: pd.DataFrame, there: pd.Series[bool]) -> list[str]:
+    """Returns the runs on other windows than those `there`, that have bars of theirs."""
+    told = runs.reindex(columns=["data_digest", "window_bars"])
+    bars = {str(run_id): _bars(row["data_digest"], row["window_bars"]) for run_id, row in told.iterrows()}
+    mine = {bars[str(run_id)] for run_id in runs.index[there]} - {None}
+    others = [str(run_id) for run_id in runs.index[~there]]
+    return [run_id for run_id in others if any(one is not None and one.shares(bars[run_id]) for one in mine)]
+
+
+def _bars(digest: object, window: object) -> Bars | None:
+    if not isinstance(digest, str) or not isinstance(window, str):
+        return None  # an earlier version's, or no trial of a market's
+    try:
+        first, last = map(float, window.split())
+    except ValueError:
+        return None
+    return Bars(digest, first, last)
 
 
 def _read(runs: RunSet, run_id: str) -> list[tuple[int, FloatArray]] | str:
