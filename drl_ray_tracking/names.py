@@ -82,6 +82,7 @@ TAG_SYMBOLS: Final = "drl.symbols"
 TAG_TIMEFRAME: Final = "drl.timeframe"
 TAG_DATA_DIGEST: Final = "drl.data_digest"
 TAG_WINDOW_ID: Final = "drl.window_id"
+TAG_WINDOW_BARS: Final = "drl.window_bars"  # "first last": when its first and last bar end, Unix seconds
 TAG_CAPTURE: Final = "drl.capture"
 TAG_TRADING_SOURCE: Final = "drl.trading_source"
 TAG_RAY_VERSION: Final = "drl.ray_version"

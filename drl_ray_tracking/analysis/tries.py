@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from drl_ray_tracking import names
 from drl_ray_tracking.analysis.bars import Bars, bars_of
+from drl_ray_tracking.analysis.budget import Bars as WindowBars
 from drl_ray_tracking.analysis.evaluations import judged_bars, times_of
 from drl_ray_tracking.analysis.inputs import FloatArray
 from drl_ray_tracking.analysis.overfitting import BacktestOverfitting, overfitting_in_blocks
@@ -137,8 +138,10 @@ def tries_of(runs: RunSet, metric: str, window_id: str, like: str = "") -> Tries
     Args:
         runs: all trials of the experiment, whatever their sweep.
         metric: the one the candidate was chosen by.
-        window_id: of the bars; runs on other bars do not count. Without one, the runs that have none count whose
-            series have bars at the times of the run `like`, or all at some of them, and those without a series.
+        window_id: of the bars; runs on other bars do not count. Those on windows that share some of them (another
+            embargo, another name of the symbol) are tries whose returns are not comparable bar by bar. Without one,
+            the runs that have none count whose series have bars at the times of the run `like`, or all at some of
+            them, and those without a series.
         like: the candidate's run.
     """
     points = runs.with_metrics(metric).points_of(metric)
@@ -154,6 +157,7 @@ def tries_of(runs: RunSet, metric: str, window_id: str, like: str = "") -> Tries
     keys = [(run_id, one.step) for run_id, read in found.items() for one in read.evaluations]
     # A trial that failed before its first evaluation was a try all the same.
     looked_at = sum(max(1, len(read.evaluations), int(points.loc[run_id])) for run_id, read in found.items())
+    looked_at += sum(max(1, int(points.loc[run_id])) for run_id in _sharing(runs.runs, window_id))
     counts = Counter(len(one.returns) for one in columns)
     length = max(counts, key=lambda bars: (counts[bars], bars), default=0)
     whole = [index for index, one in enumerate(columns) if len(one.returns) == length]
@@ -179,6 +183,26 @@ def _on_the_same_bars(times: NDArray[np.uint64] | None, own: NDArray[np.uint64] 
         return True
     shared = len(np.intersect1d(times, own, assume_unique=True))
     return shared in (len(times), len(own))
+
+
+def _sharing(runs: pd.DataFrame, window_id: str) -> list[str]:
+    """Returns the runs on other windows that have bars of this one's."""
+    told = runs.reindex(columns=["window_id", "data_digest", "window_bars"])
+    bars = {str(run_id): _bars(row["data_digest"], row["window_bars"]) for run_id, row in told.iterrows()}
+    there = told["window_id"] == window_id
+    mine = {bars[str(run_id)] for run_id in runs.index[there]} - {None}
+    others = [str(run_id) for run_id in runs.index[~there]]
+    return [run_id for run_id in others if any(one is not None and one.shares(bars[run_id]) for one in mine)]
+
+
+def _bars(digest: object, window: object) -> WindowBars | None:
+    if not isinstance(digest, str) or not isinstance(window, str):
+        return None  # an earlier version's, or no trial of a market's
+    try:
+        first, last = map(float, window.split())
+    except ValueError:
+        return None
+    return WindowBars(digest, first, last)
 
 
 def _read_all(runs: RunSet, metric: str, window_id: str) -> Iterator[tuple[str, _Read]]:

@@ -35,6 +35,7 @@ class Market:
 
     def tags(self) -> dict[str, str]:
         """Returns what identifies the data, for every run trained on it."""
+        segment = self.validation.open()
         fold = {} if self.dataset.fold is None else {names.TAG_FOLD: self.dataset.fold_label}
         return {
             **fold,
@@ -42,6 +43,7 @@ class Market:
             names.TAG_TIMEFRAME: self.dataset.timeframe,
             names.TAG_DATA_DIGEST: self.dataset.data_digest,
             names.TAG_WINDOW_ID: self.window_id,
+            names.TAG_WINDOW_BARS: f"{float(segment.timestamp[0])!r} {float(segment.timestamp[-1])!r}",
             names.TAG_PERIODS_PER_YEAR: f"{self.dataset.periods_per_year:g}",
             names.TAG_FEATURES: self.dataset.feature_config_hash,
         }

@@ -89,6 +89,21 @@ def test_every_evaluation_on_the_same_bars_is_a_try_and_others_are_not() -> None
         tries.chosen("b", 50)
 
 
+@pytest.mark.parametrize(
+    ("digest", "bars", "looked_at"),
+    [("d", "0.0 100.0", 12), ("d", "1.0 101.0", 12), ("d", "100.0 200.0", 9), ("e", "0.0 100.0", 9), (None, None, 9)],
+)
+def test_windows_that_share_bars_are_tries_whatever_they_are_called(
+    digest: str | None, bars: str | None, looked_at: int
+) -> None:
+    runs = example(0.0)
+    runs.runs["data_digest"], runs.runs["window_bars"] = "d", "0.0 100.0"
+    runs.runs.loc["elsewhere", ["data_digest", "window_bars"]] = [digest, bars]
+    tries = tries_of(runs, METRIC, "w")
+    assert tries.looked_at == looked_at
+    assert tries.returns_TN.shape == (400, 9), "other bars do not stand beside these"
+
+
 def test_the_text_says_accepted_and_every_number_of_it_is_in_the_table() -> None:
     for edge, accepted in ((0.0, False), (0.5, True)):
         runs = example(edge)
