@@ -77,9 +77,12 @@ def train(
 
     folder = config.resolve().parent
     outcome = run_sweep(settings, base_dir=folder, console=_console, start=start_of(settings, folder), resume=resume)
-    undone = [] if outcome.interrupted else _after(outcome, settings, folder, report)
-    for line in (*sweep_summary(outcome), *undone):
-        _line(line)
+    undone: list[str] = []
+    try:
+        undone += [] if outcome.interrupted else _after(outcome, settings, folder, report)
+    finally:  # whatever happens after it, a sweep that has trained says where it is
+        for line in (*sweep_summary(outcome), *undone):
+            _line(line)
     if outcome.interrupted:
         again = f"drl-track train {quote(str(config))} --resume {quote(outcome.result_paths[0])}"
         _line(f"Interrupted: nothing is tested or compared. Go on with it: {again}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 from drl_ray_tracking import names
 from drl_ray_tracking.errors import ConfigurationError
@@ -13,6 +14,7 @@ from drl_ray_tracking.trials.metrics import result_step
 from drl_ray_tracking.trials.place import storage_uri
 
 _log = logging.getLogger(__name__)
+_OF_EVALUATIONS: Final = ("eval/", f"{names.EVALUATION}/")  # by either vocabulary
 Upload = Literal["none", "last", "best", "all"]
 
 
@@ -95,18 +97,28 @@ class CheckpointWishes:
             name: the run's name.
             saved: Tune's `latest_checkpoint_result`.
             last: the trial's last published result. Its values are the checkpoint's where it is of the same step;
-                Tune's own copy may differ from what was published (`done`), and would be a second value.
+                Tune's own copy may differ from what was published (`done`), and would be a second value. With
+                parallel evaluation its evaluation is of earlier weights, and not the checkpoint's.
         """
         where, step = saved.checkpoint, result_step(saved.metrics)
+        metrics = last["metrics"] if last is not None and last["step"] == step else {}
+        if _scored_weights(saved.metrics) not in (None, step):
+            metrics = {key: value for key, value in metrics.items() if not key.startswith(_OF_EVALUATIONS)}
         payload = events.Checkpoint(
             name=name,
             uri=storage_uri(where.filesystem, where.path),
             step=step,
             iteration=int(saved.metrics.get(names.ITERATION, 0)),
-            metrics=last["metrics"] if last is not None and last["step"] == step else {},
+            metrics=metrics,
         )
         if self.score is not None:
             value = names.finite(dict(names.flatten(saved.metrics)).get(names.tune_path(self.score)))
             if value is not None:
                 payload["score"] = value if self.mode == "max" else -value
         return payload
+
+
+def _scored_weights(result: Mapping[str, Any]) -> float | None:
+    """Returns the env steps of the weights that a result's evaluation scored; None without one."""
+    evaluation = result.get(names.EVALUATION)
+    return names.finite(evaluation.get(names.WEIGHTS_STEP)) if isinstance(evaluation, Mapping) else None

@@ -182,11 +182,10 @@ def _scheduler_problems(config: SweepConfig, cells: int) -> Iterator[str]:
     for key, kind in _SCHEDULERS_OWN.items():
         if kind != wanted.kind and getattr(wanted, key) != type(wanted).model_fields[key].default:
             yield f"scheduler.{key} is {kind}'s; {wanted.kind} does not know it"
-    if cells > 1:
-        does = (
-            "copies trials onto each other" if wanted.kind == "pbt" else "stops the trials that are worse than others"
-        )
-        yield f"{wanted.kind} {does}: give it one agent, one market and no folds"
+    if wanted.kind == "pbt" and cells > 1:
+        yield "pbt copies trials onto each other: give it one agent, one market and no folds"
+    if wanted.kind == "asha" and cells > len(config.agents):  # agents may compete, on the same bars
+        yield "asha stops the trials that are worse than others: give it one market and no folds"
     longest = longest_training(config)
     if wanted.kind == "asha" and longest is not None and wanted.grace_period > longest:
         yield f"scheduler.grace_period is {wanted.grace_period}, but trials end after {longest} iterations: give less"

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from pyarrow.fs import LocalFileSystem
 
 from drl_ray_tracking import names
 from drl_ray_tracking.tracking import checkpoints
+from drl_ray_tracking.tracking.checkpoint_policy import CheckpointWishes
 from drl_ray_tracking.tracking.checkpoints import digest_of
 from drl_ray_tracking.tracking.delivery import Delivery
 from drl_ray_tracking.tracking.journal import Event
@@ -183,3 +186,18 @@ def test_a_hostile_name_is_made_legal(name: str) -> None:
     made = legal_model_name(name)
     assert 0 < len(made) <= 200
     assert not set(made) & set("/:.%\"'")
+
+
+@pytest.mark.parametrize(("scored", "kept"), [(20, True), (10, False), (None, True)])
+def test_an_evaluation_of_earlier_weights_is_not_the_checkpoints(
+    tmp_path: Path, scored: int | None, kept: bool
+) -> None:
+    """With parallel evaluation a result carries the one of the weights before its own."""
+    result: dict[str, Any] = {names.LIFETIME_STEPS: 20, names.ITERATION: 2}
+    if scored is not None:
+        result[names.EVALUATION] = {names.WEIGHTS_STEP: scored}
+    made = SimpleNamespace(metrics=result, checkpoint=SimpleNamespace(filesystem=LocalFileSystem(), path=str(tmp_path)))
+    metrics = {"train/episode/return_mean": 1.0, "eval/trading/sharpe": 0.5}
+    event = CheckpointWishes().event("run", made, {"step": 20, "metrics": metrics})
+    assert ("eval/trading/sharpe" in event["metrics"]) == kept
+    assert event["metrics"]["train/episode/return_mean"] == 1.0

@@ -133,7 +133,7 @@ def test_a_walk_forward_survives_being_written_and_wants_its_test() -> None:
         ),
         (
             {"walk_forward": WALK, "scheduler": {"kind": "asha"}},
-            "asha stops the trials that are worse than others: give it one agent",
+            "asha stops the trials that are worse than others: give it one market and no folds",
         ),
         ({"scheduler": {"kind": "asha", "interval": 2}}, "scheduler.interval is pbt's; asha does not know it"),
         (
@@ -222,6 +222,11 @@ def test_a_grace_period_shorter_than_the_evaluation_interval_is_said() -> None:
     (note,) = notes_on(given)
     assert "grace_period is 1" in note and "every 4 iterations" in note
     assert not notes_on(parse_config(minimal(scheduler={"kind": "asha"}), "here"))
+
+
+def test_agents_may_compete_under_asha() -> None:
+    agents = [{"algorithm": "PPO", "name": "small"}, {"algorithm": "PPO", "name": "large"}]
+    assert parse_config(minimal(scheduler={"kind": "asha"}, agents=agents), "here").scheduler is not None
 
 
 @pytest.mark.parametrize(
