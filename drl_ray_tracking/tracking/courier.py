@@ -89,7 +89,8 @@ class Courier:
         self._upload_failures = 0
         self._uploads_failing_since: float | None = None
         self._next_upload = 0.0
-        self._oldest_ms: int | None = None
+        self._oldest_ms: int | None = None  # of what is being delivered
+        self._worst_lag_s = 0.0  # of what has been delivered since the last report
         self._next_health = 0.0
         self._next_look = clock() + _LOOK_EVERY_S
         self._repairs = 0
@@ -171,7 +172,8 @@ class Courier:
 
     def _step(self, alive: bool) -> bool:
         """Does what is due now; returns whether there is more of it already."""
-        batch = self._inbox.due(self._progress.acked, more_may_come=alive)
+        # What comes after the end of a sweep, such as a last sample of the machine, waits for nothing.
+        batch = self._inbox.due(self._progress.acked, more_may_come=alive and not self._progress.ended)
         if self._delivery is None:
             opening = batch[0] if batch and batch[0].kind == events.OPEN else self._event(1)
             payload: Any = opening.payload if opening is not None else self._progress.opening
@@ -196,6 +198,7 @@ class Courier:
         if batch:
             self._oldest_ms = batch[0].time_ms
             self._delivery.deliver(batch)
+            self._worst_lag_s = max(self._worst_lag_s, self._lag_s())
             self._oldest_ms = None
             if self._say(DELIVERING):
                 self._drop_segments()
@@ -286,7 +289,7 @@ class Courier:
             return
         self._next_health = now + _HEALTH_EVERY_S
         metrics = {
-            "tracker/lag_s": self._lag_s(),
+            "tracker/lag_s": self._worst_lag_s,
             "tracker/queue_depth": float(last_sequence(self._directory) - self._progress.acked),
             "tracker/retries": float(self._retries),
             "tracker/points": float(self._progress.points),
@@ -295,6 +298,7 @@ class Courier:
         }
         # Counted from the sweep's begin: what MLflow calls the latest value is that of the highest step.
         self._delivery.report_health(metrics, int(now * 1000), max(0, int(now - self._opened_s)))
+        self._worst_lag_s = 0.0
 
     def _lag_s(self) -> float:
         return 0.0 if self._oldest_ms is None else max(0.0, self._clock() - self._oldest_ms / 1000)

@@ -35,7 +35,7 @@ class Inbox:
 
         Args:
             after: the last event that has been delivered.
-            more_may_come: whether the driver lives; nothing waits where it does not.
+            more_may_come: whether the driver lives and its sweep goes on; nothing waits where that is over.
 
         Raises:
             DamagedJournalError: the journal cannot be read.

@@ -74,8 +74,9 @@ def _sync(directory: Path, say: Callable[[str], None]) -> bool:
     if status is not None and status.progress.refused:
         say(
             f"{directory.name}: MLflow refuses {len(status.progress.refused)} of its runs for good "
-            f"({next(iter(status.progress.refused.values()))}). What they lack is in {directory}: delete it if it is "
-            "not needed."
+            f"({next(iter(status.progress.refused.values()))}). What came after that is left out of them for good; "
+            "where Tune's own files have it, `drl-track import-tune` adds it once the runs are restored. Delete "
+            f"{directory}, nothing in it is delivered any more."
         )
         return True
     if status is not None and status.progress.lost:

@@ -147,7 +147,7 @@ class MlflowSink:
     def find_run(self, experiment_id: str, identity: Mapping[str, str]) -> FoundRun | None:
         from mlflow.entities import ViewType
 
-        query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items())
+        query = " and ".join(f"tags.`{key}` = {_quoted(value)}" for key, value in identity.items())
         with _translated():
             found = self._client.search_runs([experiment_id], query, ViewType.ALL, max_results=1)
         if not found:
@@ -283,6 +283,11 @@ def _alive(experiment: Experiment | None, what: str) -> str:
             f"--experiment-id {experiment.experiment_id}`) or choose another name."
         )
     return str(experiment.experiment_id)
+
+
+def _quoted(text: str) -> str:
+    """Quotes a value of a filter on runs; MLflow has no escape, one with both kinds of quotes it refuses."""
+    return f'"{text}"' if "'" in text else f"'{text}'"
 
 
 def _cut_tags(tags: Mapping[str, str]) -> dict[str, str]:

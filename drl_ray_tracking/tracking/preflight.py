@@ -56,11 +56,12 @@ def wait_for_verdict(spool: Spool, tracking_uri: str, on_unreachable: Literal["s
     if status is not None and status.phase == courier_status.REFUSED:
         raise ConfigurationError(f"MLflow at {tracking_uri} refuses this sweep: {status.message}")
     if status is None or status.phase != courier_status.DELIVERING:
-        reason = status.message if status else "the courier has not answered yet"
+        said = status.message if status is not None else ""
+        reason = f"{said}. What to do: {remedy(said, tracking_uri)}" if said else "the courier has not answered yet"
         if on_unreachable == "fail":
             raise ConfigurationError(
-                f"MLflow at {tracking_uri} cannot be reached: {reason}. Start the server, or go on "
-                "without it: on_unreachable='spool' delivers later."
+                f"MLflow at {tracking_uri} cannot be reached: {reason}. Or go on without it: "
+                "on_unreachable='spool' delivers later."
             )
         _log.warning(
             "MLflow at %s cannot be reached (%s): results are kept in %s and delivered when it can",

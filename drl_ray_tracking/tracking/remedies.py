@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 
-def remedy(error: Exception, uri: str) -> str:
+
+def remedy(error: Exception | str, uri: str) -> str:
     """Returns the advice for what a store said, without a full stop."""
     said = str(error)
-    if "403" in said or "Invalid Host header" in said:
+    if re.search(r"\b403\b", said) or "Invalid Host header" in said:
         return (
             "the server refuses this host name or user: start it with `--allowed-hosts` naming the host of "
             f"{uri}, or ask for the permission"
         )
-    if "401" in said:
+    if re.search(r"\b401\b", said):
         return (
             "set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN, in the environment "
             "that the driver is started in, or have DRL_TRACK_TOKEN_FILE name a file with the token"

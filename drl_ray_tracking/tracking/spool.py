@@ -257,10 +257,10 @@ class Spool:
         if complete and status is not None and status.progress.refused:
             complete = False
             _log.warning(
-                "MLflow takes nothing more for %d runs (%s); what they lack is in %s",
+                "MLflow takes nothing more for %d runs (%s): what came after that is left out of them for good. Where "
+                "Tune's own files have it, `drl-track import-tune` adds it once the runs are restored",
                 len(status.progress.refused),
                 next(iter(status.progress.refused.values())),
-                self.directory,
             )
         elif not complete:
             _log.warning(

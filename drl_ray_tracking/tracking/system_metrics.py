@@ -110,7 +110,8 @@ class SystemMetrics:
             if node in labels
             for key, value in sample.items()
         }
-        self._write(int(time.monotonic() - self._started), values)
+        if not self._stopping.is_set():  # meanwhile the sweep may have ended
+            self._write(int(time.monotonic() - self._started), values)
         return len(alive)
 
     def _ask(self, alive: Mapping[str, Any], own: str) -> dict[str, dict[str, float]]:

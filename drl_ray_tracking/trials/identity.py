@@ -78,7 +78,9 @@ def identify_trial(
     """Reads a trial's identity off its configuration; the sweep's tags fill what the configuration lacks."""
     env_config = config.get("env_config")
     env_config = env_config if isinstance(env_config, Mapping) else {}
-    seed = config.get("seed", env_config.get("seed"))
+    seed = config.get("seed")
+    if seed is None:  # RLlib's default is in every configuration
+        seed = env_config.get("seed")
     env = config.get("env")
     return TrialIdentity(
         trial_id=trial_id,

@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final
 
 REDACTED: Final = "<redacted>"
@@ -33,13 +34,21 @@ def looks_secret(name: str) -> bool:
 def known_secrets(environment: Mapping[str, str] | None = None) -> tuple[str, ...]:
     """Returns the values of environment variables that look like credentials, longest first."""
     variables = os.environ if environment is None else environment
-    # A switch or a path (SSH_AUTH_SOCK, GOOGLE_APPLICATION_CREDENTIALS) is no secret, and is part of many texts.
+    # A switch or a path (SSH_AUTH_SOCK, GOOGLE_APPLICATION_CREDENTIALS) is no secret, and is part of many texts; a
+    # secret of random letters may begin like one.
     values = {
         value
         for name, value in variables.items()
-        if looks_secret(name) and len(value) >= _SHORTEST_SECRET and not value.startswith("/")
+        if looks_secret(name) and len(value) >= _SHORTEST_SECRET and not _is_there(value)
     }
     return tuple(sorted(values, key=len, reverse=True))
+
+
+def _is_there(value: str) -> bool:
+    try:
+        return value.startswith("/") and Path(value).exists()
+    except (OSError, ValueError):  # too long for a path
+        return False
 
 
 def redact(value: Any, secrets: Iterable[str]) -> Any:

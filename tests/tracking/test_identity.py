@@ -91,3 +91,9 @@ def test_the_diff_is_redacted_and_survives_strange_bytes(tmp_path: Path, monkeyp
     assert "+caf" in diff
     assert REDACTED in diff
     assert "topsecretvalue" not in diff
+
+
+def test_a_seed_that_is_none_hides_none_of_the_environments() -> None:
+    trial = identify_trial("x", "PPO", {"seed": None, "env_config": {"seed": 7}}, "abcdef", {})
+    assert trial.seed == "7"
+    assert identify_trial("x", "PPO", {"seed": 0, "env_config": {"seed": 7}}, "abcdef", {}).seed == "0"

@@ -416,3 +416,11 @@ def test_a_wrong_password_is_tried_again_and_a_missing_permission_too(guarded_se
     with bounded_requests(credentials=guarded_server.credentials):
         sink.log(run_id, metrics=[point])
         assert MlflowStore(guarded_server.address, Path()).points(run_id, "a") == {point}
+
+
+@pytest.mark.parametrize("text", ["it's", 'a "b" c'])
+def test_what_is_searched_for_may_hold_quotes(store: Store, experiment: str, text: str) -> None:
+    identity = {**spec().identity, "drl.fold": text}
+    run_id = store.sink.create_run(experiment, replace(spec(), identity=identity))
+    found = store.sink.find_run(experiment, identity)
+    assert found is not None and found.run_id == run_id

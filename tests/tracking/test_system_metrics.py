@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
 
 from drl_ray_tracking.errors import ConfigurationError
+from drl_ray_tracking.tracking import system_metrics
 from drl_ray_tracking.tracking.node_sample import NodeSampler, memory_bytes, parse_gpus
 from drl_ray_tracking.tracking.system_metrics import (
     DEFAULT_INTERVAL_S,
     SAMPLES_PER_PACE,
+    SystemMetrics,
     checked_interval,
     node_labels,
     paces,
@@ -79,3 +83,16 @@ def test_a_containers_memory_is_its_own_and_its_cache_is_free(tmp_path: Path) ->
     assert memory_bytes(tmp_path) == (400_000.0, 1_000_000.0)
     (tmp_path / "memory.max").write_text("max\n")
     assert memory_bytes(tmp_path)[1] == machine[1]
+
+
+def test_a_sample_that_comes_too_late_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[int] = []
+    metrics = SystemMetrics(lambda step, values: written.append(step), 1.0)
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "nodes", list)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: "n"))
+    monkeypatch.setattr(system_metrics, "object_store_percent", lambda alive: {})
+    metrics._sample()
+    metrics.stop()
+    metrics._sample()
+    assert len(written) == 1

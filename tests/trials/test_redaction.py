@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from drl_ray_tracking.trials.redaction import REDACTED, known_secrets, looks_secret, redact
@@ -44,10 +46,6 @@ def test_the_longer_of_two_secrets_goes_first() -> None:
     assert redact("password1-and-more", secrets) == REDACTED
 
 
-def test_a_path_in_a_variable_is_no_secret() -> None:
-    assert known_secrets({"SSH_AUTH_SOCK": "/tmp/agent/socket"}) == ()
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -67,3 +65,13 @@ def test_by_its_place_in_a_text(text: str) -> None:
 @pytest.mark.parametrize("text", ["http://host:5000/path", "see user:group", "lr = '3e-4'", "a@b.c"])
 def test_harmless_texts_stay(text: str) -> None:
     assert redact(text, ()) == text
+
+
+def test_a_secret_may_begin_like_a_path_and_a_path_that_is_there_is_none(tmp_path: Path) -> None:
+    there = tmp_path / "agent.socket"
+    there.touch()
+    found = known_secrets(
+        {"AWS_SECRET_ACCESS_KEY": "/9k3jd8fjq/pqoeiruty", "AUTH": str(there), "A_TOKEN": "/" + "x" * 5000}
+    )
+    assert found == ("/" + "x" * 5000, "/9k3jd8fjq/pqoeiruty")
+    assert redact(f"key /9k3jd8fjq/pqoeiruty in {there}", found[1:]) == f"key {REDACTED} in {there}"
