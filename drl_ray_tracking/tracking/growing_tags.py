@@ -44,8 +44,10 @@ def merged_attempts(tags: Mapping[str, str], attempt: Mapping[int, int]) -> dict
     known = _attempts(tags.get(names.TAG_ATTEMPTS) or "[]")
     if not attempt or known is None:
         return {}
-    merged = [[0, started, step] for started, step in attempt.items() if started not in {one[1] for one in known}]
-    listed = _numbered(sorted([*known, *merged], key=lambda one: one[1]))
+    for one in known:
+        one[2] = attempt.get(one[1], one[2])  # said again, or started twice within a millisecond: the last word counts
+    new = [[0, started, step] for started, step in attempt.items() if started not in {one[1] for one in known}]
+    listed = _numbered(sorted([*known, *new], key=lambda one: one[1]))
     if len(_text(listed)) > _LIMIT:
         listed = _that_count(listed)
     while len(_text(listed)) > _LIMIT and len(listed) > _FEWEST:
