@@ -32,7 +32,7 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Bars:
+class WindowBars:
     """Which bars a window is: the digest of the whole series, whatever it is called, and the first and last of them.
 
     Attributes:
@@ -44,7 +44,7 @@ class Bars:
     first: float
     last: float
 
-    def shares(self, other: Bars | None) -> bool:
+    def shares(self, other: WindowBars | None) -> bool:
         """Tells whether two windows have a bar's return in common."""
         if other is None or other.data_digest != self.data_digest:
             return False
@@ -57,7 +57,7 @@ class WindowBudget:
 
     count: int
     looks: tuple[Look, ...]
-    bars: Bars | None = None
+    bars: WindowBars | None = None
 
 
 def count_test_evaluation(
@@ -68,7 +68,7 @@ def count_test_evaluation(
     what: str,
     time_ms: int,
     user: str | None = None,
-    bars: Bars | None = None,
+    bars: WindowBars | None = None,
 ) -> int:
     """Adds one look at a test window to the experiment's tag, and returns how many there are now.
 
@@ -98,7 +98,7 @@ def count_test_evaluation(
     return 1 + looks_at(known, window_id, bars)
 
 
-def looks_at(budget: Mapping[str, WindowBudget], window_id: str, bars: Bars | None) -> int:
+def looks_at(budget: Mapping[str, WindowBudget], window_id: str, bars: WindowBars | None) -> int:
     """Returns how often a window was looked at, and every other one that shares bars with it."""
     return sum(
         window.count for id_, window in budget.items() if id_ == window_id or (bars and bars.shares(window.bars))
@@ -148,11 +148,11 @@ def _spent(tags: Mapping[str, str], experiment_id: str) -> dict[str, WindowBudge
     return found
 
 
-def _bars(told: Any) -> Bars | None:
+def _bars(told: Any) -> WindowBars | None:
     if told is None:
         return None
     digest, first, last = told
-    return Bars(str(digest), float(first), float(last))
+    return WindowBars(str(digest), float(first), float(last))
 
 
 test_budget.__test__ = False  # type: ignore[attr-defined]  # pytest would take it for a test

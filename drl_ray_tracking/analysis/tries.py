@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from drl_ray_tracking import names
 from drl_ray_tracking.analysis.bars import Bars, bars_of
-from drl_ray_tracking.analysis.budget import Bars as WindowBars
+from drl_ray_tracking.analysis.budget import WindowBars
 from drl_ray_tracking.analysis.evaluations import judged_bars, times_of
 from drl_ray_tracking.analysis.inputs import FloatArray
 from drl_ray_tracking.analysis.overfitting import BacktestOverfitting, overfitting_in_blocks

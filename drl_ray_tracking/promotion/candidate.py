@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 from drl_ray_tracking import names
 from drl_ray_tracking.analysis.evaluations import values_by_weights
 from drl_ray_tracking.analysis.runset import RunSet
 from drl_ray_tracking.errors import DataError
+from drl_ray_tracking.tracking.mlflow_models import pages
 from drl_ray_tracking.tracking.storage import below
 
 if TYPE_CHECKING:
@@ -93,15 +95,8 @@ def _pointers(client: MlflowClient, experiment_id: str) -> dict[str, list[Candid
 
 
 def _models(client: MlflowClient, experiment_id: str, role: str) -> Iterator[LoggedModel]:
-    token = None
-    while True:
-        page = client.search_logged_models(
-            [experiment_id], f"tags.`{names.TAG_MODEL_ROLE}` = '{role}'", max_results=_PAGE, page_token=token
-        )
-        yield from page
-        token = page.token
-        if not token:
-            return
+    query = f"tags.`{names.TAG_MODEL_ROLE}` = '{role}'"
+    return pages(partial(client.search_logged_models, [experiment_id], query, max_results=_PAGE))
 
 
 def _tune_checkpoints(storage: str, run_id: str) -> Iterator[Candidate]:

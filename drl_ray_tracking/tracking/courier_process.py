@@ -133,7 +133,7 @@ def main() -> None:
     if os.fork():
         os._exit(0)
     os.nice(10)
-    # Importing MLflow makes a million objects that stay: looking through them again and again was a sixth of the CPU.
+    # Importing MLflow makes many objects that stay: looking through them again and again took a sixth of a start's CPU.
     gc.set_threshold(20_000, 50, 50)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     _log.info("courier %d serves %s", os.getpid(), directory)

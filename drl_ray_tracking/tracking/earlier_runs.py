@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ from drl_ray_tracking.errors import ConfigurationError, JournalError
 from drl_ray_tracking.tracking import events
 from drl_ray_tracking.tracking.courier_status import read_status
 from drl_ray_tracking.tracking.journal import Event, driver_is_alive, journals, read_events
+from drl_ray_tracking.tracking.mlflow_models import pages
 from drl_ray_tracking.tracking.mlflow_sink import bounded_requests
 from drl_ray_tracking.tracking.target import Target
 
@@ -174,13 +176,7 @@ def _stored_runs(target: Target, experiment_name: str) -> list[EarlierRun]:
         if experiment is None:
             return []
         wanted = f"tags.`{names.TAG_ROLE}` = '{names.ROLE_TRIAL}' and tags.`{names.TAG_MANUAL}` = 'true'"
-        found, token = [], None
-        while True:
-            page = client.search_runs([str(experiment.experiment_id)], wanted, page_token=token)
-            found += [_stored(run) for run in page]
-            token = page.token
-            if not token:
-                return found
+        return [_stored(run) for run in pages(partial(client.search_runs, [str(experiment.experiment_id)], wanted))]
 
 
 def _stored(run: Any) -> EarlierRun:

@@ -19,6 +19,7 @@ from typing import Any, Final
 from drl_ray_tracking import names
 from drl_ray_tracking.fingerprint import jsonable
 from drl_ray_tracking.trials.past import without_addresses
+from drl_ray_tracking.trials.place import Place
 from drl_ray_tracking.trials.redaction import redact
 from drl_ray_tracking.trials.tracked import Defaults, Tracked
 
@@ -54,21 +55,13 @@ def claim_sweep(filesystem: Any, experiment_path: str, name: str) -> SweepIdenti
         pass
     except (ValueError, KeyError, TypeError) as error:  # half a file, or a person's
         _log.warning("%s is not readable (%s): this becomes a new sweep", path, error)
-    filesystem.create_dir(experiment_path, recursive=True)
-    _write(filesystem, path, json.dumps(asdict(identity)))
+    Place(filesystem, experiment_path).keep(names.IDENTITY_FILE, json.dumps(asdict(identity)))
     return identity
 
 
 def write_tracked(filesystem: Any, experiment_path: str, tracked: Tracked) -> None:
     """Keeps how the sweep's trials are tracked beside its identity."""
-    _write(filesystem, f"{experiment_path}/{names.TRIALS_FILE}", tracked.to_text())
-
-
-def _write(filesystem: Any, path: str, text: str) -> None:
-    # Renamed into place: half an identity would make the next driver a sweep of its own.
-    with filesystem.open_output_stream(f"{path}.new") as stream:
-        stream.write(text.encode())
-    filesystem.move(f"{path}.new", path)
+    Place(filesystem, experiment_path).keep(names.TRIALS_FILE, tracked.to_text())
 
 
 def context_tags() -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What is to be delivered now: results of a running sweep wait a few seconds for more, everything else is due at once.
 
-A request costs a store much the same whether it carries one result or five: sent one by one, the results of a
-small sweep cost twice the CPU.
+Each request costs a store some milliseconds whatever it carries: sent one by one, the results of a small sweep took
+twice as many and a third more CPU.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Inbox:
         self._clock = clock
         self._after = 0
         self._waiting: list[Event] = []  # read, and not handed out
-        self._handed_out = 0  # the last event that was
         self._since = 0.0  # when the first of them was read
+        self._handed_out = 0  # the last event that was
 
     def due(self, after: int, *, more_may_come: bool) -> list[Event]:
         """Returns the events after one that are to be delivered now, in order; none where they wait, or there are none.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -145,8 +145,7 @@ def _ignored(config: SweepConfig) -> Iterator[str]:
         yield "evaluation.window cuts the windows of the built-in environment: leave it out with `env_class`"
 
 
-def _owned(where: str, keys: object) -> Iterator[str]:
-    assert isinstance(keys, dict)
+def _owned(where: str, keys: Iterable[str]) -> Iterator[str]:
     for key in keys:
         if key in OWNED:
             yield f"{where}.{key} would be overwritten: it is set by `{OWNED[key]}`"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from drl_ray_tracking import names
-from drl_ray_tracking.analysis.budget import Bars
+from drl_ray_tracking.analysis.budget import WindowBars
 from drl_ray_tracking.errors import ConfigurationError
 from drl_ray_tracking.markets.data import PriceSeries, load_prices, price_series
 from drl_ray_tracking.markets.datasets import MarketSegment, SplitDataSet, market_segment
@@ -53,11 +53,6 @@ class Market:
         """12 hexadecimal digits of the evaluation window: data, split, its first and last bar, fold, symbol."""
         return window_id(self.dataset.data_digest, self.validation.open())
 
-    @property
-    def test_window_id(self) -> str:
-        """As `window_id`, of the test bars."""
-        return test_window(self.dataset)[0]
-
 
 def window_id(data_digest: str, segment: MarketSegment) -> str:
     """Returns 12 hexadecimal digits of the bars something is judged on: data, split, first and last bar, fold, symbol.
@@ -77,11 +72,11 @@ def window_id(data_digest: str, segment: MarketSegment) -> str:
     return hashlib.sha256("|".join(parts).encode()).hexdigest()[:12]
 
 
-def test_window(dataset: SplitDataSet) -> tuple[str, Bars]:
+def test_window(dataset: SplitDataSet) -> tuple[str, WindowBars]:
     """Returns the id of a data set's test window, and its bars: what looks at it are counted by."""
     segment = market_segment(dataset, "test")
     first, last = float(segment.timestamp[0]), float(segment.timestamp[-1])
-    return window_id(dataset.data_digest, segment), Bars(dataset.data_digest, first, last)
+    return window_id(dataset.data_digest, segment), WindowBars(dataset.data_digest, first, last)
 
 
 test_window.__test__ = False  # type: ignore[attr-defined]  # pytest would take it for a test

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,9 @@ from drl_ray_tracking import names
 from drl_ray_tracking.analysis.runs import open_client
 from drl_ray_tracking.analysis.store_errors import store_errors
 from drl_ray_tracking.errors import ConfigurationError
+from drl_ray_tracking.tracking.mlflow_models import pages
 from drl_ray_tracking.training.config import SweepConfig, dump_config, parse_config
+from drl_ray_tracking.trials.past import identity_in
 from drl_ray_tracking.trials.place import Place
 from drl_ray_tracking.trials.redaction import REDACTED, known_secrets, redact
 
@@ -44,9 +46,7 @@ class KeptConfig(Callback):
         place = Place(trial.storage.storage_filesystem, trial.storage.experiment_fs_path)
         try:
             if place.text(names.SWEEP_FILE) is None:
-                place.filesystem.create_dir(place.path, recursive=True)
-                with place.filesystem.open_output_stream(f"{place.path.rstrip('/')}/{names.SWEEP_FILE}") as stream:
-                    stream.write(str(redact(self._text, known_secrets())).encode())  # others may read this storage
+                place.keep(names.SWEEP_FILE, str(redact(self._text, known_secrets())))  # others may read this storage
         except OSError as error:  # training goes on; to resume it, the configuration is not compared
             _log.warning("the sweep's configuration is not kept in %s: %s", place, error)
 
@@ -133,10 +133,8 @@ def resumed_tuner(directory: str, settings: Sequence[Any], callbacks: Sequence[A
 
 def kept_sweep_id(directory: str) -> str | None:
     """Returns the id of the sweep in Tune's directory; None where it was not tracked."""
-    try:
-        return str(json.loads(Place.at(directory).text(names.IDENTITY_FILE) or "{}")["sweep_id"])
-    except (ValueError, KeyError, TypeError):
-        return None
+    known: str | None = identity_in(Place.at(directory)).get("sweep_id")
+    return known
 
 
 def recorded_runs(tracking_uri: str, experiment: str, sweep_id: str, say: Callable[[str], None]) -> dict[str, str]:
@@ -144,24 +142,18 @@ def recorded_runs(tracking_uri: str, experiment: str, sweep_id: str, say: Callab
 
     A trial that had come to its end is not started again: no driver but the first has heard of its run.
     """
-    found: dict[str, str] = {}
-    client, token = open_client(tracking_uri), None
+    client, query = open_client(tracking_uri), f"tags.`{names.TAG_SWEEP_ID}` = '{sweep_id}'"
     try:
         with store_errors(tracking_uri):
             known = client.get_experiment_by_name(experiment)
-            while known is not None:
-                page = client.search_runs(
-                    [str(known.experiment_id)], f"tags.`{names.TAG_SWEEP_ID}` = '{sweep_id}'", page_token=token
-                )
-                for run in page:
-                    role = run.data.tags.get(names.TAG_ROLE)
-                    if role == names.ROLE_SWEEP:
-                        found[""] = str(run.info.run_id)
-                    elif role == names.ROLE_TRIAL and names.TAG_TRIAL_ID in run.data.tags:
-                        found[run.data.tags[names.TAG_TRIAL_ID]] = str(run.info.run_id)
-                token = page.token
-                if not token:
-                    break
+            ids = [] if known is None else [str(known.experiment_id)]
+            runs = list(pages(partial(client.search_runs, ids, query))) if ids else []
     except ConfigurationError as error:
         say(f"the runs of trials that have ended are not known: {error}")
-    return found
+        return {}
+    wanted = (names.ROLE_SWEEP, names.ROLE_TRIAL)
+    return {
+        run.data.tags.get(names.TAG_TRIAL_ID, ""): str(run.info.run_id)
+        for run in runs
+        if run.data.tags.get(names.TAG_ROLE) in wanted
+    }

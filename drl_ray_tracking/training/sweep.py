@@ -107,15 +107,11 @@ def run_sweep(
         names.TAG_OBJECTIVE_MODE: config.objective.mode,
     }
     tags.pop(names.TAG_AGENT, None)
-    text = dump_config(config, base_dir)
-    if resume is not None:
-        kept = kept_config(resume, config, base_dir)
-        if kept is None:
-            console.print(
-                f"{resume} keeps no configuration: whether this one is the sweep's is not known", markup=False
-            )
-        text = kept or ""  # what stands on the parent run stays as it was begun with
-    tracking = _tracking(config, tags, text or None)
+    # What stands on the parent run stays as it was begun with.
+    text = dump_config(config, base_dir) if resume is None else kept_config(resume, config, base_dir)
+    if text is None:
+        console.print(f"{resume} keeps no configuration: whether this one is the sweep's is not known", markup=False)
+    tracking = _tracking(config, tags, text)
     if not config.tracking.offline:
         tracking.check_store()
     start_ray()
@@ -129,11 +125,11 @@ def run_sweep(
     name = f"{config.experiment}-{algorithms}-{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:4]}"
     objective = config.objective
     progress = SweepProgress(console, tracking, metric=objective.metric, mode=objective.mode)
-    callbacks = [progress, tracking, *more_callbacks, KeptConfig(text)]
+    callbacks = [progress, tracking, *more_callbacks]
     if resume is None:
-        tuner = sweep_tuner(config, settings, name, callbacks, tuning)
+        tuner = sweep_tuner(config, settings, name, [*callbacks, KeptConfig(text or "")], tuning)
     else:
-        tuner = resumed_tuner(resume, settings, callbacks[:-1])
+        tuner = resumed_tuner(resume, settings, callbacks)
     results = _fit(tuner)
     sweep_id, run_ids = tracking.sweep_id, tracking.run_ids
     if resume is not None:

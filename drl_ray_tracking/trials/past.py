@@ -128,7 +128,7 @@ def read_experiment(folder: Place) -> PastExperiment:
         replace(trial, donations=tuple(given.get(trial.trial_id, ())))
         for trial in sorted(trials, key=lambda trial: trial.trial_id)
     )
-    return PastExperiment(folder, ordered, _identity(folder), Tracked.from_text(folder.text(names.TRIALS_FILE) or ""))
+    return PastExperiment(folder, ordered, identity_in(folder), Tracked.from_text(folder.text(names.TRIALS_FILE) or ""))
 
 
 def with_modules(value: Any, named: Any, written: Any) -> Any:
@@ -212,7 +212,8 @@ def _donations(folder: Place, ids: Mapping[str, str]) -> dict[str, list[tuple[in
     return given
 
 
-def _identity(folder: Place) -> Mapping[str, Any]:
+def identity_in(folder: Place) -> Mapping[str, Any]:
+    """Returns sweep_id, epoch and name of the sweep in a Tune experiment's directory; nothing of one not tracked."""
     try:
         known = json.loads(folder.text(names.IDENTITY_FILE) or "")
         return {"sweep_id": str(known["sweep_id"]), "epoch": int(known["epoch"]), "name": str(known["name"])}

@@ -100,6 +100,14 @@ class Place:
         except FileNotFoundError:
             return None
 
+    def keep(self, name: str, text: str) -> None:
+        """Writes a file, and makes the directory where there is none; nobody ever sees half of it."""
+        self.filesystem.create_dir(self.path, recursive=True)
+        path = f"{self.path.rstrip('/')}/{name}"
+        with self.filesystem.open_output_stream(f"{path}.new") as stream:
+            stream.write(text.encode())
+        self.filesystem.move(f"{path}.new", path)
+
     def lines(self, name: str) -> Iterator[str]:
         """Yields the lines of a file; none where there is no such file."""
         try:

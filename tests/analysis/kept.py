@@ -24,7 +24,7 @@ class Kept:
 
     def series(self, run_id: str) -> pd.DataFrame:
         if run_id not in self._series:
-            raise DataError(f"run {run_id} kept no series")
+            raise DataError(f"run {run_id} kept no evaluation series")
         return self._series[run_id].copy()
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,27 +16,12 @@ from drl_ray_tracking import names
 from drl_ray_tracking.analysis.budget import Look, WindowBudget
 from drl_ray_tracking.analysis.comparison import Comparison
 from drl_ray_tracking.analysis.runset import RunSet, Unreadable
-from drl_ray_tracking.errors import DataError
+from tests.analysis.kept import Kept
 
 HOSTILE = "<img src=x onerror=alert(1)>"
 METRIC = names.DEFAULT_METRIC
 _BARS = 400
 _EVALUATIONS = 8
-
-
-class Kept:
-    """A source whose evaluation series are in memory."""
-
-    def __init__(self, series: dict[str, pd.DataFrame]) -> None:
-        self._series = series
-
-    def histories(self, run_ids: Sequence[str], metrics: Sequence[str]) -> tuple[pd.DataFrame, tuple[Unreadable, ...]]:
-        raise AssertionError("all is loaded")
-
-    def series(self, run_id: str) -> pd.DataFrame:
-        if run_id not in self._series:
-            raise DataError(f"run {run_id} kept no evaluation series")
-        return self._series[run_id].copy()
 
 
 def showcase(configurations: int = 12, seeds: int = 3) -> RunSet:

@@ -157,7 +157,7 @@ def test_a_run_without_a_series_is_a_try_and_its_lack_is_said() -> None:
     done = judged(best, runs)
     assert done.verdict is not None
     assert "Trials without a return series: 1;" in done.verdict.text
-    assert "Run c kept no series." in done.notes
+    assert "Run c kept no evaluation series." in done.notes
 
 
 @pytest.mark.parametrize("what", ["no series", "never traded"])

@@ -89,14 +89,19 @@ def test_a_sqlite_store_that_is_gone_is_out_of_reach_and_named(tmp_path: Path) -
     assert Path.cwd() == cwd
 
 
-@pytest.mark.mlflow
-def test_paths_in_the_environment_are_relative_to_where_the_driver_works(
-    sqlite_store: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def relative_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A home and a token file beside where the driver works."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DRL_TRACK_HOME", "own")
     (tmp_path / "token").write_text("t0k3n")
     monkeypatch.setenv("DRL_TRACK_TOKEN_FILE", "token")
+
+
+@pytest.mark.mlflow
+def test_paths_in_the_environment_are_relative_to_where_the_driver_works(
+    sqlite_store: Callable[[], str], tmp_path: Path, relative_paths: None
+) -> None:
     opened: Any = opening(sqlite_store())[2]
     spool = Spool.open(opened, credentials={})
     for event in [sweep(), trial("a"), result("a", 1), trial_end("a"), sweep_end()]:
@@ -108,12 +113,8 @@ def test_paths_in_the_environment_are_relative_to_where_the_driver_works(
 
 @pytest.mark.mlflow
 def test_what_is_delivered_in_this_process_finds_them_too(
-    sqlite_store: Callable[[], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sqlite_store: Callable[[], str], tmp_path: Path, relative_paths: None
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("DRL_TRACK_HOME", "own")
-    (tmp_path / "token").write_text("t0k3n")
-    monkeypatch.setenv("DRL_TRACK_TOKEN_FILE", "token")
     written = [opening(sqlite_store()), sweep(), trial("a"), trial_end("a"), sweep_end()]
     assert carry(left_behind(written), orphan_limit_s=0.0)
     assert list((tmp_path / "own" / "locks").iterdir())

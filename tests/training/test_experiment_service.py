@@ -34,7 +34,7 @@ from drl_ray_tracking.training import (
     TrainingOutcome,
     experiment_service,
 )
-from drl_ray_tracking.training.market import Market
+from drl_ray_tracking.training.market import test_window as window_of_test
 from drl_ray_tracking.training.rules_on_runs import judge_runs
 
 pytestmark = pytest.mark.mlflow
@@ -200,7 +200,7 @@ def test_test_results_that_nobody_asked_for_are_looks_and_those_of_several_symbo
     service.create_env_and_train_agents([dataset, other], test=False)
     client = MlflowClient(uri)
     looks = spent(client, client.get_experiment_by_name("looks").experiment_id)
-    windows = {Market.of(one).test_window_id: count for one, count in ((dataset, 2), (other, 1))}
+    windows = {window_of_test(one)[0]: count for one, count in ((dataset, 2), (other, 1))}
     assert {window: found.count for window, found in looks.items()} == windows
 
 

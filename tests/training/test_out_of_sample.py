@@ -14,7 +14,7 @@ from pyarrow.fs import LocalFileSystem
 from rich.console import Console
 
 from drl_ray_tracking import names
-from drl_ray_tracking.analysis.budget import Bars, count_test_evaluation
+from drl_ray_tracking.analysis.budget import WindowBars, count_test_evaluation
 from drl_ray_tracking.analysis.budget import test_budget as spent
 from drl_ray_tracking.episodes import Conventions, EpisodeRecord
 from drl_ray_tracking.errors import ConfigurationError
@@ -86,10 +86,10 @@ def test_another_embargo_or_name_makes_no_fresh_test_window(store: str) -> None:
 def test_windows_that_only_touch_are_two(store: str) -> None:
     client = MlflowClient(store)
     experiment = client.get_experiment_by_name("looks").experiment_id
-    for window, bars in (("a", Bars("d", 0, 10)), ("b", Bars("d", 10, 20)), ("c", Bars("e", 0, 10))):
+    for window, bars in (("a", WindowBars("d", 0, 10)), ("b", WindowBars("d", 10, 20)), ("c", WindowBars("e", 0, 10))):
         assert count_test_evaluation(client, experiment, window, what="x", time_ms=0, bars=bars) == 1
-    assert count_test_evaluation(client, experiment, "d", what="x", time_ms=0, bars=Bars("d", 9, 11)) == 3
-    assert spent(client, experiment)["a"].bars == Bars("d", 0, 10)
+    assert count_test_evaluation(client, experiment, "d", what="x", time_ms=0, bars=WindowBars("d", 9, 11)) == 3
+    assert spent(client, experiment)["a"].bars == WindowBars("d", 0, 10)
 
 
 def test_the_verdict_corrects_for_earlier_looks(store: str) -> None:

@@ -22,7 +22,7 @@ from drl_ray_tracking.markets.datasets import MarketSegment, market_segment
 from drl_ray_tracking.markets.shared import SharedSegment, share
 from drl_ray_tracking.markets.splits import chronological_split, walk_forward_folds
 from drl_ray_tracking.training import AgentTrainingService, RLlibAgentTrainingService, SplitDataSet, TrainingOutcome
-from drl_ray_tracking.training.market import Market
+from drl_ray_tracking.training.market import test_window as window_of_test
 
 pytestmark = [pytest.mark.ray, pytest.mark.mlflow]
 trains = pytest.mark.scenarios
@@ -101,7 +101,7 @@ def test_agents_carry_their_validation_metrics_and_the_very_bars_they_come_from(
 @trains
 def test_the_test_bars_were_run_once_for_each_agent_and_every_look_counts(done: Done) -> None:
     looks = spent(done.client, done.client.get_experiment_by_name("service").experiment_id)
-    windows = {Market.of(dataset).test_window_id for dataset in done.datasets}
+    windows = {window_of_test(dataset)[0] for dataset in done.datasets}
     assert {window: found.count for window, found in looks.items()} == dict.fromkeys(windows, 2)
     for agent in done.outcome.agents:
         assert agent.fold is not None
